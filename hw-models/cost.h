@@ -1,0 +1,38 @@
+// From shape and device to time: what one op costs when it runs alone, and which shared resources
+// it holds meanwhile.
+#pragma once
+
+#include "hw-models/machine.h"
+#include "hw-models/stack.h"
+#include "sim/work.h"
+
+namespace reckon::hw {
+
+// INVARIANT: each *_share is in [0, 1]: the part of that resource in use while the op runs at its
+// own speed.
+struct Cost {
+  Seconds alone;         // start to end with the device to itself, launch latency included
+  double sm_share = 0;   // of the SMs; communication keeps what it holds, compute shares the rest
+  double hbm_share = 0;  // of the memory bandwidth that streaming kernels reach
+  double nvlink_share = 0;
+  double nic_share = 0;
+  int kernels = 1;  // launches, for the host's side of the bill
+  bool calibrated =
+      true;  // false: no measurement of this device, dtype or op stands behind `alone`
+};
+
+// Errors: none; a device that lacks the dtype is the planner's business (see planner/feasible.h).
+Cost cost(const sim::Work& work, const Cluster& cluster, const Stack& stack);
+
+// The parts, by kind. `sms`: SMs that the kernel may use.
+Cost compute_cost(const sim::MatMul& op, const Gpu& gpu, const Stack& stack, int sms);
+Cost compute_cost(const sim::GroupedMatMul& op, const Gpu& gpu, const Stack& stack, int sms);
+Cost compute_cost(const sim::Attention& op, const Gpu& gpu, const Stack& stack, int sms);
+Cost compute_cost(const sim::MemoryBound& op, const Gpu& gpu, const Stack& stack, int sms);
+
+Cost network_cost(const sim::Collective& op, const Cluster& cluster, const Stack& stack);
+Cost network_cost(const sim::TokenExchange& op, const Cluster& cluster, const Stack& stack);
+Cost network_cost(const sim::Transfer& op, const Cluster& cluster, const Stack& stack);
+Cost network_cost(const sim::Barrier& op, const Cluster& cluster, const Stack& stack);
+
+}  // namespace reckon::hw

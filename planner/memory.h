@@ -1,0 +1,48 @@
+// Memory of every pipeline rank over a step, by cause.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "hw-models/machine.h"
+#include "hw-models/stack.h"
+#include "planner/model.h"
+#include "planner/plan.h"
+#include "planner/schedule.h"
+
+namespace reckon::plan {
+
+enum class Cause { Weights, Gradients, Optimizer, Activations, Buffers, Reserve };
+inline constexpr int kCauses = 6;
+
+struct RankMemory {
+  Bytes at_peak[kCauses];  // what each cause holds at the moment of the peak
+  Bytes peak;              // their sum
+  int micro_batches_in_flight =
+      0;  // passes whose activations are alive at the peak, over all chunks
+};
+
+struct StepShape {
+  int seq = 0;
+  std::int64_t global_batch = 0;  // sequences
+};
+
+struct MemoryUse {
+  std::vector<RankMemory> ranks;  // per pipeline rank
+  Bytes peak;                     // the largest
+};
+
+// Bytes kept by one micro-batch's forward pass through `chunk` until its backward, by module name;
+// per GPU.
+struct ActivationShare {
+  const char* module;
+  Bytes bytes;
+};
+std::vector<ActivationShare> activation_bytes(const ModelShape& model, const Plan& plan,
+                                              const hw::Stack& stack, int seq, int chunk);
+
+// Peak over the given schedule order. `schedule` must be make_schedule of the plan.
+MemoryUse memory_use(const ModelShape& model, const Plan& plan, const hw::Stack& stack,
+                     const StepShape& step, const Schedule& schedule);
+
+}  // namespace reckon::plan

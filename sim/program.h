@@ -1,0 +1,90 @@
+// The Program: what every rank does, as in-order streams of ops with dependencies across streams
+// and ranks. Both executors read it: the simulators price its ops, the trainer runs them. It holds
+// shapes and bytes, no durations.
+//
+// Two levels, because a training step repeats itself:
+//   Block   a template: the ops of one pass of one pipeline chunk over one micro-batch, on a few
+//   streams of one device. Slot    one call of a block by a role, with the messages it waits for. A
+//   role is a list of slots, executed in order.
+// Ranks that do the same work share one role, so a Program is as large as its distinct work, not as
+// its cluster.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sim/work.h"
+
+namespace reckon::sim {
+
+// In-order queues of one device. Ops on one stream never overlap; ops on different streams overlap
+// unless one waits.
+enum class Stream : std::uint8_t {
+  Compute,
+  Compute2,  // second compute queue
+  Expert,    // expert-parallel token exchange
+  Model,     // tensor- and context-parallel collectives
+  Data,      // data-parallel reduce-scatter and all-gather
+  Pipe,      // pipeline sends and receives
+};
+inline constexpr int kStreams = 6;
+
+// Forward, input gradient, weight gradient; and what is none of them.
+enum class Phase : std::uint8_t {
+  F,
+  B,         // input gradient alone
+  W,         // weight gradient alone
+  BW,        // both, as one backward pass
+  FB,        // a forward overlapped with the backward (B and W) of another micro-batch
+  Optimizer  // after the last micro-batch
+};
+
+struct Op {
+  std::uint32_t label = 0;  // index into Program::labels, e.g. "attn.qkv"
+  std::uint32_t work = 0;   // index into Program::works
+  Stream stream = Stream::Compute;
+  Phase phase =
+      Phase::F;  // of the pass that the op belongs to; W ops inside a BW or FB block say W
+  bool recompute = false;                   // repeats forward work
+  std::uint32_t first_wait = 0, waits = 0;  // range in Block::waits
+};
+
+// INVARIANT: an op waits only for ops before it in `ops`, so `ops` is a topological order.
+struct Block {
+  std::string name;
+  std::vector<Op> ops;
+  std::vector<std::uint32_t> waits;  // op indices
+};
+
+// A message that a slot needs: the output of slot `slot` of role `role`, moved by works[work].
+struct Message {
+  std::uint32_t role = 0;
+  std::uint32_t slot = 0;
+  std::uint32_t work = 0;
+};
+
+struct Slot {
+  std::uint32_t block = 0;
+  Phase phase = Phase::F;
+  std::uint16_t chunk = 0,
+                chunk2 = 0;  // pipeline chunk; chunk2: of the backward half of an FB slot
+  std::uint32_t micro_batch = 0, micro_batch2 = 0;  // likewise
+  std::uint32_t first_message = 0, messages = 0;    // range in Role::messages
+};
+
+struct Role {
+  std::string name;
+  std::vector<Slot> slots;
+  std::vector<Message> messages;
+  std::uint32_t ranks = 1;  // how many ranks play it
+};
+
+struct Program {
+  std::vector<std::string> labels;
+  std::vector<Work> works;
+  std::vector<Block> blocks;
+  std::vector<Role> roles;
+};
+
+}  // namespace reckon::sim
