@@ -4,22 +4,12 @@
 
 #include "hw-models/machine.h"
 #include "hw-models/stack.h"
+#include "sim/op_cost.h"
 #include "sim/work.h"
 
 namespace reckon::hw {
 
-// INVARIANT: each *_share is in [0, 1]: the part of that resource in use while the op runs at its
-// own speed.
-struct Cost {
-  Seconds alone;         // start to end with the device to itself, launch latency included
-  double sm_share = 0;   // of the SMs; communication keeps what it holds, compute shares the rest
-  double hbm_share = 0;  // of the memory bandwidth that streaming kernels reach
-  double nvlink_share = 0;
-  double nic_share = 0;
-  int kernels = 1;  // launches, for the host's side of the bill
-  bool calibrated =
-      true;  // false: no measurement of this device, dtype or op stands behind `alone`
-};
+using Cost = sim::OpCost;
 
 // Errors: none; a device that lacks the dtype is the planner's business (see planner/feasible.h).
 Cost cost(const sim::Work& work, const Cluster& cluster, const Stack& stack);

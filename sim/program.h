@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -41,11 +42,11 @@ enum class Phase : std::uint8_t {
 };
 
 struct Op {
-  std::uint32_t label = 0;  // index into Program::labels, e.g. "attn.qkv"
-  std::uint32_t work = 0;   // index into Program::works
+  const char* label = "";  // static text, e.g. "attn.qkv"; the key under which modelled and
+                           // measured times are joined
+  std::uint32_t work = 0;  // index into Block::works
   Stream stream = Stream::Compute;
-  Phase phase =
-      Phase::F;  // of the pass that the op belongs to; W ops inside a BW or FB block say W
+  Phase phase = Phase::F;                   // F, B or W also inside a BW or FB block
   bool recompute = false;                   // repeats forward work
   std::uint32_t first_wait = 0, waits = 0;  // range in Block::waits
 };
@@ -55,9 +56,11 @@ struct Block {
   std::string name;
   std::vector<Op> ops;
   std::vector<std::uint32_t> waits;  // op indices
+  std::vector<Work> works;
 };
 
-// A message that a slot needs: the output of slot `slot` of role `role`, moved by works[work].
+// A message that a slot needs: the output of slot `slot` of role `role`, moved by
+// Program::works[work].
 struct Message {
   std::uint32_t role = 0;
   std::uint32_t slot = 0;
@@ -65,7 +68,7 @@ struct Message {
 };
 
 struct Slot {
-  std::uint32_t block = 0;
+  std::uint32_t block = 0;  // index into Program::blocks
   Phase phase = Phase::F;
   std::uint16_t chunk = 0,
                 chunk2 = 0;  // pipeline chunk; chunk2: of the backward half of an FB slot
@@ -73,18 +76,32 @@ struct Slot {
   std::uint32_t first_message = 0, messages = 0;    // range in Role::messages
 };
 
+// A data-parallel collective beside the slots, on the role's Data stream, in order.
+// before: a parameter gather that starts with the step; `slot` is the first that needs it.
+// otherwise: a gradient reduction of what `slot` is the last to produce.
+// With `buckets` > 1 it moves in that many pieces, so that it overlaps the slot it belongs to.
+struct Sync {
+  std::uint32_t work = 0;  // index into Program::works: one piece of `buckets`
+  std::uint32_t slot = 0;
+  std::uint32_t buckets = 1;
+  bool before = false;
+};
+
 struct Role {
   std::string name;
   std::vector<Slot> slots;
   std::vector<Message> messages;
+  std::vector<Sync> syncs;
+  std::uint32_t tail = 0;   // index into Program::blocks: optimizer step, after all slots and syncs
   std::uint32_t ranks = 1;  // how many ranks play it
 };
 
 struct Program {
-  std::vector<std::string> labels;
   std::vector<Work> works;
-  std::vector<Block> blocks;
+  std::vector<std::shared_ptr<const Block>>
+      blocks;  // shared with other Programs of the same search
   std::vector<Role> roles;
+  bool blocking_messages = false;  // the sender's compute waits until its message has left
 };
 
 }  // namespace reckon::sim
