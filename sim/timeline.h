@@ -11,11 +11,11 @@
 
 namespace reckon::sim {
 
-// One op, or one message, of one role. Key: (role, slot, op).
+// One op, message or sync of one role. Key: (role, slot, op).
 struct Event {
-  std::uint32_t role = 0;  // index into Program::roles and Timeline::roles
-  std::uint32_t slot = 0;  // index into Role::slots
-  std::uint32_t op = 0;    // index into Block::ops; of message i of the slot: Block::ops.size() + i
+  std::uint32_t role = 0;   // index into Program::roles and Timeline::roles
+  std::uint32_t slot = 0;   // index into Role::slots; of the tail: Role::slots.size()
+  std::uint32_t op = 0;     // index into Block::ops; then the slot's messages, then its syncs
   std::uint32_t label = 0;  // index into Timeline::labels
   Stream stream = Stream::Compute;
   Phase phase = Phase::F;   // of the op itself: inside FB and BW blocks the half it belongs to
