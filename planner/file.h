@@ -1,0 +1,16 @@
+// Whole files in and out.
+#pragma once
+
+#include <string>
+
+namespace reckon::plan {
+
+// Errors: InputError if the file can't be read.
+std::string read_file(const std::string& path);
+
+// All of `text` or nothing: written to a temporary file beside `path`, synced, then renamed over
+// it. A target that is not a regular file (/dev/stdout, a pipe) is written in place. Errors:
+// InputError if any of it fails; `path` is then as it was.
+void write_file(const std::string& path, const std::string& text);
+
+}  // namespace reckon::plan

@@ -1,0 +1,86 @@
+// The program `reckon`: reads the command line, runs one subcommand, turns bad input into exit code
+// 2.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hw-models/strict_json.h"
+#include "planner/cli.h"
+#include "sim/input_error.h"
+
+namespace {
+
+using namespace reckon::plan;
+
+// CLI11 calls a misspelt command a missing one. The message, if the first word is not a command.
+std::optional<std::string> unknown_command(const CLI::App& app, int argc, char** argv) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands(nullptr)) names.push_back(command->get_name());
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--threads") ++i;
+    if (word.empty() || word[0] == '-') continue;
+    if (std::find(names.begin(), names.end(), word) != names.end()) return std::nullopt;
+    const std::string nearest = reckon::hw::nearest_spelling(word, names);
+    return fmt::format("no command '{}'; {}", word,
+                       nearest.empty() ? fmt::format("expected {}", fmt::join(names, ", "))
+                                       : fmt::format("did you mean '{}'?", nearest));
+  }
+  return std::nullopt;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{
+      "Predicts what a training run of a large language model costs on a cluster, and finds the "
+      "plan that costs least within a budget.",
+      "reckon"};
+  app.set_version_flag("--version", "reckon " RECKON_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.footer(
+      "Exit codes: 0 an answer; 1 an answer that is no: the plan can't run, or no plan meets the "
+      "budget;\n2 bad input.");
+
+  CommonOptions common;
+  app.add_flag("--json", common.json, "Print the same numbers as JSON");
+  app.add_option("--threads", common.threads, "Threads to use; the output does not depend on it")
+      ->check(CLI::Range(1, 1024))
+      ->default_str("one per core");
+
+  std::function<int()> chosen;
+
+  CLI::App* doctor = app.add_subcommand("doctor", "What this machine has");
+  doctor->callback([&] { chosen = [&] { return doctor_command(common); }; });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    fmt::print(stderr, "reckon: {}\n(reckon --help lists commands and options)\n",
+               unknown_command(app, argc, argv).value_or(e.what()));
+    return kBadInput;
+  }
+  return chosen();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const int code = run(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+      std::perror("reckon: can't write the result");
+      return kBadInput;
+    }
+    return code;
+  } catch (const reckon::InputError& e) {
+    fmt::print(stderr, "reckon: {}\n", e.what());
+    return kBadInput;
+  }
+}

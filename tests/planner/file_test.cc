@@ -1,0 +1,61 @@
+#include "planner/file.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+
+#include "sim/input_error.h"
+
+namespace reckon::plan {
+namespace {
+
+struct Folder {
+  std::filesystem::path path;
+  Folder() {
+    std::string name =
+        (std::filesystem::temp_directory_path() / "reckon-file-test-XXXXXX").string();
+    path = ::mkdtemp(name.data());
+  }
+  ~Folder() { std::filesystem::remove_all(path); }
+  std::string operator/(const char* name) const { return (path / name).string(); }
+  long entries() const { return std::distance(std::filesystem::directory_iterator(path), {}); }
+};
+
+}  // namespace
+
+TEST_CASE("a file is replaced whole, keeps its mode and leaves nothing beside it") {
+  Folder folder;
+  write_file(folder / "plan.json", "first");
+  ::chmod((folder / "plan.json").c_str(), 0640);
+  const std::string big(3'000'000, 'x');
+  write_file(folder / "plan.json", big);
+  CHECK(read_file(folder / "plan.json") == big);
+  struct stat s;
+  REQUIRE(::stat((folder / "plan.json").c_str(), &s) == 0);
+  CHECK((s.st_mode & 0777) == 0640);
+  CHECK(folder.entries() == 1);
+}
+
+TEST_CASE("a failed write leaves the folder as it was") {
+  Folder folder;
+  std::filesystem::create_directory(folder / "plan.json");
+  CHECK_THROWS_AS(write_file(folder / "plan.json", "x"), InputError);
+  CHECK_THROWS_AS(write_file(folder / "missing/plan.json", "x"), InputError);
+  CHECK(folder.entries() == 1);
+}
+
+TEST_CASE("a device is written in place") {
+  write_file("/dev/null", "x");
+  CHECK(std::filesystem::is_character_file("/dev/null"));
+  CHECK_THROWS_AS(write_file("/dev/full", "x"), InputError);
+}
+
+TEST_CASE("what can't be read is named") {
+  Folder folder;
+  CHECK_THROWS_WITH(read_file(folder / "none.json"), Catch::Contains("none.json"));
+  CHECK_THROWS_AS(read_file(folder.path.string()), InputError);
+}
+
+}  // namespace reckon::plan
