@@ -6,10 +6,11 @@
 
 #include "hw-models/machine.h"
 #include "hw-models/stack.h"
+#include "planner/lower.h"
 #include "planner/memory.h"
 #include "planner/model.h"
 #include "planner/plan.h"
-#include "sim/sim_time.h"
+#include "sim/folded.h"
 
 namespace reckon::plan {
 
@@ -18,13 +19,16 @@ struct Infeasible {
   std::string detail;  // figures of this case
 };
 
-// Seconds of the slowest rank's own calendar; they add up to the step.
+// Mean over the ranks of what each spends its step on; the parts add up to the step.
 struct Phases {
-  Seconds f, b, w, fb;  // alone-running passes, and F&B pairs (or, without pairs, nothing)
-  Seconds bubble;       // waiting for another stage, pipeline messages included
-  Seconds gradients;    // data-parallel communication that nothing hides
-  Seconds optimizer;    // update, gradient norm, parameter gather that nothing hides
-  Seconds host;         // per-step host work
+  Seconds f, b, w;    // passes that run alone; b: input gradient, or the whole backward where a
+                      // schedule does not split it
+  Seconds fb;         // forward and backward of two micro-batches, overlapped (F&B pairs)
+  Seconds bubble;     // waiting: for messages of other stages, for the first parameters, for the
+                      // slowest rank
+  Seconds gradients;  // data-parallel reductions that nothing hides
+  Seconds optimizer;  // gradient norm, update, parameter gathers that nothing hides
+  Seconds host;       // per-step host work
 };
 
 struct Prediction {
@@ -41,8 +45,38 @@ std::optional<Infeasible> why_illegal(const ModelShape& model, const hw::Cluster
                                       const hw::Stack& stack, const Plan& plan,
                                       const StepShape& step);
 
-// REQUIRES: !why_illegal(...). A plan that does not fit in memory is still predicted; the caller
-// compares memory.peak.
+// Predicts plans of one model on one cluster with one stack, keeping what they share (blocks, their
+// times). One thread.
+class Predictor {
+ public:
+  Predictor(const ModelShape& model, const hw::Cluster& cluster, const hw::Stack& stack);
+
+  // REQUIRES: !why_illegal(...). A plan that does not fit in memory is still predicted; the caller
+  // compares memory.peak.
+  Prediction predict(const Plan& plan, const StepShape& step);
+
+  // The same run, kept whole: for traces and explanations.
+  struct Run {
+    sim::Program program;
+    sim::FoldedRun folded;
+    Prediction prediction;
+  };
+  Run run(const Plan& plan, const StepShape& step);
+
+  // Times of the blocks of a Run's program, op by op.
+  const sim::BlockTime& block_time(const std::shared_ptr<const sim::Block>& block) {
+    return times_.of(block);
+  }
+
+ private:
+  ModelShape model_;
+  hw::Cluster cluster_;
+  hw::Stack stack_;
+  Lowering lowering_;
+  sim::BlockTimes times_;
+};
+
+// One plan, one call. REQUIRES: !why_illegal(...).
 Prediction predict(const ModelShape& model, const hw::Cluster& cluster, const hw::Stack& stack,
                    const Plan& plan, const StepShape& step);
 

@@ -1,0 +1,336 @@
+#include "planner/lower.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "planner/chunk_block.h"
+#include "planner/groups.h"
+#include "sim/check.h"
+
+namespace reckon::plan {
+
+using sim::Phase;
+
+namespace {
+
+// Gradient buckets: pieces in which a chunk's gradients leave, so that they overlap the backward
+// pass that makes them. Megatron-Core: max(40M, 1M x data-parallel size) parameters a bucket.
+std::uint32_t buckets(double parameters, int dp) {
+  const double size = std::max(40e6, 1e6 * dp);
+  return static_cast<std::uint32_t>(std::clamp(std::ceil(parameters / size), 1.0, 64.0));
+}
+
+bool runs_backward(Phase p) {
+  return p == Phase::B || p == Phase::BW || p == Phase::FB;
+}
+bool makes_gradients(Phase p) {
+  return p == Phase::BW || p == Phase::FB || p == Phase::W;
+}
+
+std::uint16_t backward_chunk(const Task& t) {
+  return t.phase == Phase::FB ? t.chunk2 : t.chunk;
+}
+std::uint32_t backward_micro_batch(const Task& t) {
+  return t.phase == Phase::FB ? t.micro_batch2 : t.micro_batch;
+}
+
+}  // namespace
+
+Schedule pair_backward_with_next_forward(const Schedule& schedule) {
+  Schedule paired = schedule;
+  for (auto& order : paired.order) {
+    std::vector<Task> merged;
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      // In the steady state tasks alternate forward, backward; the pair is backward with the
+      // forward after it.
+      if (order[i].phase == Phase::BW && i + 1 < order.size() && order[i + 1].phase == Phase::F) {
+        merged.push_back({.phase = Phase::FB,
+                          .chunk = order[i + 1].chunk,
+                          .chunk2 = order[i].chunk,
+                          .micro_batch = order[i + 1].micro_batch,
+                          .micro_batch2 = order[i].micro_batch});
+        ++i;
+      } else {
+        merged.push_back(order[i]);
+      }
+    }
+    order = std::move(merged);
+  }
+  return paired;
+}
+
+Lowering::Lowering(const ModelShape& model, const hw::Cluster& cluster, const hw::Stack& stack)
+    : model_(model), cluster_(cluster), stack_(stack), params_(parameters(model)) {}
+
+void Lowering::append_chunk(Key& key, const ChunkLayout& chunk) const {
+  key.push_back((chunk.embedding ? 1 : 0) + (chunk.head ? 2 : 0) + 4 * chunk.mtp);
+  key.push_back(chunk.layers);
+  // Layers by kind, run by run.
+  int run = 0, last_kind = -1;
+  for (int i = 0; i < chunk.layers; ++i) {
+    const int layer = chunk.first_layer + i;
+    const int window = model_.windows.empty() ? 0 : model_.windows[static_cast<std::size_t>(layer)];
+    const int kind = 2 * window + (is_moe_layer(model_, layer) ? 1 : 0);
+    if (kind != last_kind && run > 0) {
+      key.push_back(last_kind);
+      key.push_back(run);
+      run = 0;
+    }
+    last_kind = kind;
+    ++run;
+  }
+  key.push_back(last_kind);
+  key.push_back(run);
+}
+
+std::shared_ptr<const sim::Block> Lowering::block(const Plan& p, int seq, Phase phase,
+                                                  const ChunkLayout* forward,
+                                                  const ChunkLayout* backward) {
+  const Groups g = groups(p, cluster_);
+  Key key{seq,
+          static_cast<int>(phase),
+          p.tp,
+          p.cp,
+          p.ep,
+          p.etp,
+          p.micro_batch,
+          static_cast<int>(p.precision),
+          static_cast<int>(p.recompute.mode),
+          static_cast<int>(p.recompute.modules),
+          p.recompute.full_layers,
+          p.sequence_parallel,
+          p.overlap.tp,
+          static_cast<int>(p.zero == Zero::Full),
+          g.tp.per_node,
+          g.cp.per_node,
+          g.ep.per_node,
+          g.etp.per_node};
+  if (p.zero == Zero::Full)
+    for (const sim::Group* group : {&g.shard, &g.replica, &g.edp_shard})
+      key.insert(key.end(), {group->size, group->per_node});
+  if (forward) append_chunk(key, *forward);
+  key.push_back(-2);
+  if (backward) append_chunk(key, *backward);
+  auto& slot = blocks_[key];
+  if (!slot) {
+    const ChunkContext context{model_, params_, p, stack_, g, seq};
+    slot = chunk_block(context, phase, forward, backward);
+  }
+  return slot;
+}
+
+Lowering::Parameters Lowering::chunk_parameters(const Plan& p, const ChunkLayout& chunk) const {
+  Parameters n;
+  for (int i = 0; i < chunk.layers; ++i) {
+    const auto l = static_cast<std::size_t>(chunk.first_layer + i);
+    n.dense += static_cast<double>(params_.attention[l] + params_.mlp[l]) / p.tp;
+    n.experts += static_cast<double>(params_.experts[l]) / (p.ep * p.etp);
+  }
+  if (chunk.embedding) n.dense += static_cast<double>(params_.embedding) / p.tp;
+  if (chunk.head) n.dense += static_cast<double>(params_.head + params_.final_norm) / p.tp;
+  if (chunk.mtp > 0) {
+    const auto last = static_cast<std::size_t>(model_.layers - 1);
+    const double experts = static_cast<double>(params_.experts[last]) * chunk.mtp;
+    n.experts += experts / (p.ep * p.etp);
+    n.dense +=
+        (static_cast<double>(params_.mtp) * chunk.mtp / std::max(1, model_.mtp_depth) - experts) /
+        p.tp;
+    // A module away from the embedding or the head works on its own copy of them.
+    if (!chunk.embedding) n.dense += static_cast<double>(params_.embedding) / p.tp;
+  }
+  return n;
+}
+
+std::shared_ptr<const sim::Block> Lowering::optimizer_block(const Plan& p, double dense,
+                                                            double experts) {
+  const Groups g = groups(p, cluster_);
+  const bool sharded = p.zero != Zero::None;
+  const double own =
+      dense / (sharded ? g.shard.size : 1) + experts / (sharded ? g.edp_shard.size : 1);
+  BlockWriter out("optimizer");
+  out.enter(Phase::Optimizer);
+  const double grad = stack_.grad_bytes.si;
+  using sim::MemoryKind;
+  // Norm of the gradients, its sum over all ranks, then Adam: read gradient and state, write state
+  // and bf16 weight.
+  out.compute(
+      "optimizer.norm",
+      sim::MemoryBound{.kind = MemoryKind::Optimizer, .traffic = Bytes(grad * own), .kernels = 2});
+  const sim::Group all{.size = world_size(p),
+                       .per_node = std::min(cluster_.node.gpus, world_size(p))};
+  if (all.size > 1)
+    out.exchange(
+        "optimizer.norm.sum",
+        sim::Collective{.kind = sim::CollectiveKind::AllReduce, .bytes = Bytes(4), .group = all},
+        sim::Stream::Data);
+  const double state = stack_.optimizer_bytes.si;
+  out.compute("optimizer.update",
+              sim::MemoryBound{
+                  .kind = MemoryKind::Optimizer,
+                  .traffic = Bytes((grad + 2 * state + 2) * own * (stack_.fused_optimizer ? 1 : 2)),
+                  .kernels = stack_.fused_optimizer ? 2 : 20});
+  const bool fp8 = p.precision == Precision::Fp8 || p.precision == Precision::Fp8DeepSeek ||
+                   p.precision == Precision::Mxfp8;
+  if (fp8)  // the weights' fp8 copies, once a step
+    out.compute("optimizer.quantise", sim::MemoryBound{.kind = MemoryKind::Quantise,
+                                                       .traffic = Bytes(4 * (dense + experts)),
+                                                       .kernels = 8});
+  if (p.zero != Zero::Full)  // gradient buffers cleared
+    out.compute("optimizer.clear", sim::MemoryBound{.kind = MemoryKind::Optimizer,
+                                                    .traffic = Bytes(grad * (dense + experts)),
+                                                    .kernels = 2});
+  if ((p.zero == Zero::Optimizer || p.zero == Zero::Gradients) && !p.overlap.param_gather) {
+    const auto gather = [&](double count, const sim::Group& group) {
+      if (group.size > 1 && count > 0)
+        out.exchange(
+            "optimizer.gather",
+            sim::Collective{
+                .kind = sim::CollectiveKind::AllGather, .bytes = Bytes(2 * count), .group = group},
+            sim::Stream::Data);
+    };
+    gather(dense, g.shard);
+    gather(experts, g.edp_shard);
+  }
+  return out.finish();
+}
+
+sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedule& given) {
+  const bool pairs = p.overlap.expert == Overlap::Expert::OneFOneB;
+  const Schedule paired = pairs ? pair_backward_with_next_forward(given) : Schedule{};
+  const Schedule& schedule = pairs ? paired : given;
+  const Groups g = groups(p, cluster_);
+  const auto m = static_cast<std::uint32_t>(schedule.micro_batches);
+  const auto chunks = static_cast<std::uint32_t>(schedule.chunks);
+
+  sim::Program program;
+  // Bidirectional schedules are symmetric: rank r's directions are rank pp-1-r's, swapped. Half of
+  // the ranks suffice.
+  const int ranks = static_cast<int>(schedule.order.size());
+  const int roles = schedule.bidirectional ? ranks / 2 : ranks;
+  const auto role_of = [&](int rank) { return rank < roles ? rank : ranks - 1 - rank; };
+  const auto mirrored = [&](std::uint32_t mb) { return (mb + m / 2) % m; };
+
+  const RankShape shape = rank_shape(model_, p, stack_, step.seq);
+  program.works.push_back(sim::Transfer{.bytes = Bytes(2 * shape.tokens / p.tp * model_.hidden),
+                                        .inter_node = g.pipe_inter_node});
+  program.blocking_messages = !p.overlap.p2p;
+
+  // Where each pass sits: slot index by (chunk, micro-batch), for forward and for backward (input
+  // gradient).
+  std::vector<std::uint32_t> forward_slot(chunks * m), backward_slot(chunks * m);
+  for (int r = 0; r < ranks; ++r) {
+    const auto& order = schedule.order[static_cast<std::size_t>(r)];
+    for (std::uint32_t i = 0; i < order.size(); ++i) {
+      const Task& t = order[i];
+      if (t.phase == Phase::F || t.phase == Phase::FB)
+        forward_slot[t.chunk * m + t.micro_batch] = i;
+      if (runs_backward(t.phase))
+        backward_slot[backward_chunk(t) * m + backward_micro_batch(t)] = i;
+    }
+  }
+
+  std::map<std::array<int, 3>, std::uint32_t> block_of;  // (phase, forward chunk, backward chunk)
+  const auto block_index = [&](const Task& t) {
+    const bool has_forward = t.phase == Phase::F || t.phase == Phase::FB;
+    const int f = has_forward ? t.chunk : -1, b = t.phase == Phase::F ? -1 : backward_chunk(t);
+    const auto [it, fresh] = block_of.try_emplace(
+        {static_cast<int>(t.phase), f, b}, static_cast<std::uint32_t>(program.blocks.size()));
+    if (fresh)
+      program.blocks.push_back(block(p, step.seq, t.phase,
+                                     f < 0 ? nullptr : &p.layout[static_cast<std::size_t>(f)],
+                                     b < 0 ? nullptr : &p.layout[static_cast<std::size_t>(b)]));
+    return it->second;
+  };
+
+  for (int r = 0; r < roles; ++r) {
+    const auto& order = schedule.order[static_cast<std::size_t>(r)];
+    sim::Role role;
+    role.name = "stage " + std::to_string(r);
+    role.ranks = static_cast<std::uint32_t>(world_size(p) / roles);
+    role.slots.reserve(order.size());
+    std::vector<std::uint32_t> first_use(chunks, ~0u), last_gradient(chunks, ~0u);
+    const auto message = [&](std::uint32_t chunk, std::uint32_t mb, bool forward) {
+      const int rank = rank_of(p.schedule, p.pp, p.vpp, schedule.micro_batches,
+                               static_cast<int>(chunk), static_cast<int>(mb));
+      if (rank == r) return;  // same device, earlier in its order
+      const bool mirror = rank >= roles;
+      const std::uint32_t at = chunk * m + (mirror ? mirrored(mb) : mb);
+      role.messages.push_back({.role = static_cast<std::uint32_t>(role_of(rank)),
+                               .slot = forward ? forward_slot[at] : backward_slot[at],
+                               .work = 0});
+    };
+    for (std::uint32_t i = 0; i < order.size(); ++i) {
+      const Task& t = order[i];
+      sim::Slot slot{.block = block_index(t),
+                     .phase = t.phase,
+                     .chunk = t.chunk,
+                     .chunk2 = t.chunk2,
+                     .micro_batch = t.micro_batch,
+                     .micro_batch2 = t.micro_batch2,
+                     .first_message = static_cast<std::uint32_t>(role.messages.size())};
+      if (t.phase == Phase::F || t.phase == Phase::FB) {
+        if (t.chunk > 0) message(t.chunk - 1u, t.micro_batch, true);
+        if (first_use[t.chunk] == ~0u) first_use[t.chunk] = i;
+      }
+      if (runs_backward(t.phase) && backward_chunk(t) + 1u < chunks)
+        message(backward_chunk(t) + 1u, backward_micro_batch(t), false);
+      if (makes_gradients(t.phase)) last_gradient[backward_chunk(t)] = i;
+      slot.messages = static_cast<std::uint32_t>(role.messages.size()) - slot.first_message;
+      role.slots.push_back(slot);
+    }
+
+    double dense = 0, experts = 0;
+    std::vector<sim::Sync> reductions;
+    const auto last_slot = static_cast<std::uint32_t>(role.slots.size() - 1);
+    const auto add_sync = [&](sim::CollectiveKind kind, double bytes, const sim::Group& group,
+                              std::uint32_t slot, std::uint32_t pieces, bool before) {
+      if (group.size <= 1 || bytes <= 0) return;
+      auto& list = before ? role.syncs : reductions;
+      list.push_back({.work = static_cast<std::uint32_t>(program.works.size()),
+                      .slot = slot,
+                      .buckets = pieces,
+                      .before = before});
+      program.works.push_back(
+          sim::Collective{.kind = kind, .bytes = Bytes(bytes / pieces), .group = group});
+    };
+    for (std::uint32_t c = 0; c < chunks; ++c) {
+      if (first_use[c] == ~0u) continue;
+      const Parameters n = chunk_parameters(p, p.layout[c]);
+      dense += n.dense;
+      experts += n.experts;
+      if (p.zero == Zero::Full) continue;
+      const double grad = stack_.grad_bytes.si;
+      const auto slot = p.overlap.grad_reduce ? last_gradient[c] : last_slot;
+      const auto pieces_d = p.overlap.grad_reduce ? buckets(n.dense, g.dp_cp.size) : 1;
+      const auto pieces_e = p.overlap.grad_reduce ? buckets(n.experts, g.edp.size) : 1;
+      using enum sim::CollectiveKind;
+      if (p.zero == Zero::None) {
+        add_sync(AllReduce, grad * n.dense, g.dp_cp, slot, pieces_d, false);
+        add_sync(AllReduce, grad * n.experts, g.edp, slot, pieces_e, false);
+      } else {
+        add_sync(ReduceScatter, grad * n.dense, g.shard, slot, pieces_d, false);
+        add_sync(AllReduce, grad * n.dense / g.shard.size, g.replica, slot, 1, false);
+        add_sync(ReduceScatter, grad * n.experts, g.edp_shard, slot, pieces_e, false);
+        if (p.overlap.param_gather) {
+          add_sync(AllGather, 2 * n.dense, g.shard, first_use[c], pieces_d, true);
+          add_sync(AllGather, 2 * n.experts, g.edp_shard, first_use[c], pieces_e, true);
+        }
+      }
+      const ChunkLayout& chunk = p.layout[c];
+      if (model_.tied_embeddings && p.pp > 1 && (chunk.embedding != chunk.head))
+        add_sync(AllReduce, grad * static_cast<double>(params_.embedding) / p.tp,
+                 {.size = 2, .per_node = 1}, last_slot, 1, false);
+    }
+    std::stable_sort(reductions.begin(), reductions.end(),
+                     [](const sim::Sync& a, const sim::Sync& b) { return a.slot < b.slot; });
+    role.syncs.insert(role.syncs.end(), reductions.begin(), reductions.end());
+
+    auto tail = optimizer_block(p, dense, experts);
+    role.tail = static_cast<std::uint32_t>(program.blocks.size());
+    program.blocks.push_back(std::move(tail));
+    program.roles.push_back(std::move(role));
+  }
+  return program;
+}
+
+}  // namespace reckon::plan

@@ -1,0 +1,52 @@
+// From a Plan to the Program that it means: blocks of ops per pipeline chunk, slots in schedule
+// order, messages between them, gradient and parameter collectives, the optimizer. Knows shapes and
+// bytes, no clock.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "hw-models/machine.h"
+#include "hw-models/stack.h"
+#include "planner/memory.h"
+#include "planner/model.h"
+#include "planner/plan.h"
+#include "planner/schedule.h"
+#include "sim/program.h"
+
+namespace reckon::plan {
+
+// Lowers plans of one model on one cluster with one stack. Keeps the blocks that it has written:
+// plans of a search share most of them. One thread at a time.
+class Lowering {
+ public:
+  Lowering(const ModelShape& model, const hw::Cluster& cluster, const hw::Stack& stack);
+
+  // REQUIRES: !why_illegal(...); `schedule` is make_schedule of the plan.
+  sim::Program lower(const Plan& plan, const StepShape& step, const Schedule& schedule);
+
+ private:
+  struct Parameters {  // of one chunk, on one rank
+    double dense = 0, experts = 0;
+  };
+  using Key = std::vector<int>;
+
+  std::shared_ptr<const sim::Block> block(const Plan& plan, int seq, sim::Phase phase,
+                                          const ChunkLayout* forward, const ChunkLayout* backward);
+  std::shared_ptr<const sim::Block> optimizer_block(const Plan& plan, double dense, double experts);
+  Parameters chunk_parameters(const Plan& plan, const ChunkLayout& chunk) const;
+  void append_chunk(Key& key, const ChunkLayout& chunk) const;
+
+  const ModelShape model_;
+  const hw::Cluster cluster_;
+  const hw::Stack stack_;
+  const Params params_;
+  std::map<Key, std::shared_ptr<const sim::Block>> blocks_;
+};
+
+// The order with Megatron's expert overlap: from the warm-up on, each backward pass is paired with
+// the forward pass that follows it, and the warm-up is one forward longer.
+Schedule pair_backward_with_next_forward(const Schedule& schedule);
+
+}  // namespace reckon::plan

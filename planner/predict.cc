@@ -1,0 +1,78 @@
+#include "planner/predict.h"
+
+#include <algorithm>
+#include <set>
+
+#include "hw-models/cost.h"
+#include "planner/schedule.h"
+
+namespace reckon::plan {
+
+namespace {
+
+Phases mean_phases(const sim::Program& program, const sim::FoldedRun& run, Seconds host) {
+  Phases p;
+  double ranks = 0;
+  for (std::size_t r = 0; r < run.roles.size(); ++r) {
+    const sim::RoleTime& t = run.roles[r];
+    const double n = program.roles[r].ranks;
+    ranks += n;
+    p.f += n * sim::seconds(t.f);
+    p.b += n * sim::seconds(t.b + t.bw);
+    p.w += n * sim::seconds(t.w);
+    p.fb += n * sim::seconds(t.fb);
+    p.bubble += n * sim::seconds(t.wait + t.idle);
+    p.gradients += n * sim::seconds(t.gradients);
+    p.optimizer += n * sim::seconds(t.tail);
+  }
+  for (Seconds* part : {&p.f, &p.b, &p.w, &p.fb, &p.bubble, &p.gradients, &p.optimizer})
+    *part /= ranks;
+  p.host = host;
+  return p;
+}
+
+}  // namespace
+
+Predictor::Predictor(const ModelShape& model, const hw::Cluster& cluster, const hw::Stack& stack)
+    : model_(model),
+      cluster_(cluster),
+      stack_(stack),
+      lowering_(model, cluster, stack),
+      times_([this](const sim::Work& w) { return hw::cost(w, cluster_, stack_); },
+             stack.host_per_kernel) {}
+
+Predictor::Run Predictor::run(const Plan& plan, const StepShape& step) {
+  const int micro_batches =
+      static_cast<int>(step.global_batch / (static_cast<std::int64_t>(plan.dp) * plan.micro_batch));
+  const Schedule schedule = make_schedule(plan.schedule, plan.pp, plan.vpp, micro_batches);
+  Run run;
+  run.program = lowering_.lower(plan, step, schedule);
+  run.folded = sim::run_folded(run.program, times_);
+  Prediction& p = run.prediction;
+  p.step = sim::seconds(run.folded.end) + stack_.host_per_step;
+  p.phases = mean_phases(run.program, run.folded, stack_.host_per_step);
+  p.memory = memory_use(model_, plan, stack_, step, schedule);
+  const double tokens = static_cast<double>(step.global_batch) * step.seq;
+  const Flops capacity = p.step * cluster_.gpu.peak_bf16 * static_cast<double>(world_size(plan));
+  if (capacity.si > 0) {
+    p.mfu_causal = tokens * train_flops_per_token(model_, step.seq, true) / capacity;
+    p.mfu_full = tokens * train_flops_per_token(model_, step.seq, false) / capacity;
+  }
+  std::set<std::string> missing;
+  for (const auto& block : run.program.blocks)
+    for (const char* label : times_.of(block).uncalibrated) missing.insert(label);
+  p.uncalibrated.assign(missing.begin(), missing.end());
+  p.calibrated = missing.empty();
+  return run;
+}
+
+Prediction Predictor::predict(const Plan& plan, const StepShape& step) {
+  return run(plan, step).prediction;
+}
+
+Prediction predict(const ModelShape& model, const hw::Cluster& cluster, const hw::Stack& stack,
+                   const Plan& plan, const StepShape& step) {
+  return Predictor(model, cluster, stack).predict(plan, step);
+}
+
+}  // namespace reckon::plan

@@ -1,0 +1,184 @@
+// Event loop over the ops of one block. Between two events every running op has a constant speed;
+// the next event is the first op to finish. At most kStreams ops run at once, so each step is a
+// handful of comparisons.
+#include "sim/block_time.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "sim/check.h"
+
+namespace reckon::sim {
+
+namespace {
+
+constexpr std::uint32_t kNone = std::numeric_limits<std::uint32_t>::max();
+
+bool is_compute(Stream s) {
+  return s == Stream::Compute || s == Stream::Compute2;
+}
+
+struct Running {
+  const OpCost* cost;
+  bool communication;
+  double speed;
+};
+
+// Progressive filling: speeds of the open ops rise together; an op closes at its cap or when a
+// resource it uses is full.
+template <int kMax>
+void fill_speeds(Running* ops, int n) {
+  if (n == 1) {
+    ops[0].speed = 1;
+    return;
+  }
+  double held = 0, wanted = 0;
+  for (int i = 0; i < n; ++i) (ops[i].communication ? held : wanted) += ops[i].cost->sm_share;
+  const double left = std::max(0.05, 1 - held);  // a device is never wholly given to communication
+  const double compute_cap = wanted > left ? left / wanted : 1;
+
+  constexpr int kResources = 3;
+  double use[kMax][kResources];
+  double free[kResources] = {1, 1, 1};
+  bool open[kMax];
+  for (int i = 0; i < n; ++i) {
+    const OpCost& c = *ops[i].cost;
+    use[i][0] = c.hbm_share, use[i][1] = c.nvlink_share, use[i][2] = c.nic_share;
+    ops[i].speed = 0;
+    open[i] = true;
+  }
+  double level = 0;
+  for (int left_open = n; left_open > 0;) {
+    double next = 1;  // the level at which something closes
+    for (int i = 0; i < n; ++i)
+      if (open[i] && !ops[i].communication) next = std::min(next, compute_cap);
+    double demand[kResources] = {0, 0, 0};
+    for (int i = 0; i < n; ++i)
+      for (int r = 0; open[i] && r < kResources; ++r) demand[r] += use[i][r];
+    int full = -1;
+    for (int r = 0; r < kResources; ++r)
+      if (demand[r] > 0 && level + free[r] / demand[r] < next) {
+        next = level + std::max(0.0, free[r]) / demand[r];
+        full = r;
+      }
+    for (int r = 0; r < kResources; ++r) free[r] -= demand[r] * (next - level);
+    level = next;
+    for (int i = 0; i < n; ++i) {
+      if (!open[i]) continue;
+      const double cap = ops[i].communication ? 1 : compute_cap;
+      if ((full >= 0 && use[i][full] > 0) || (full < 0 && level >= cap)) {
+        ops[i].speed = level;
+        open[i] = false;
+        --left_open;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<double> fair_speeds(const std::vector<OpCost>& running,
+                                const std::vector<bool>& communication) {
+  check(running.size() <= 16, "few ops run at once");
+  std::array<Running, 16> ops{};
+  for (std::size_t i = 0; i < running.size(); ++i) ops[i] = {&running[i], communication[i], 0};
+  fill_speeds<16>(ops.data(), static_cast<int>(running.size()));
+  std::vector<double> speeds;
+  for (std::size_t i = 0; i < running.size(); ++i) speeds.push_back(ops[i].speed);
+  return speeds;
+}
+
+BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per_kernel) {
+  BlockTime t;
+  const std::size_t n = block.ops.size();
+  std::vector<OpCost> work_costs;
+  work_costs.reserve(block.works.size());
+  for (const Work& w : block.works) work_costs.push_back(cost_of(w));
+
+  std::array<std::vector<std::uint32_t>, kStreams> queue;
+  long kernels = 0;
+  for (std::uint32_t i = 0; i < n; ++i) {
+    const Op& op = block.ops[i];
+    queue[static_cast<std::size_t>(op.stream)].push_back(i);
+    const OpCost& c = work_costs[op.work];
+    kernels += c.kernels;
+    if (!c.calibrated) t.uncalibrated.push_back(op.label);
+  }
+
+  t.spans.resize(n);
+  std::vector<bool> done(n, false);
+  std::array<std::size_t, kStreams> head{};
+  std::array<std::uint32_t, kStreams> running;
+  std::array<double, kStreams> left{};  // seconds of the running op at its own speed
+  running.fill(kNone);
+  double now = 0, nic_time = 0, sm_time = 0, compute_time = 0;
+
+  for (std::size_t finished = 0; finished < n;) {
+    // Start what can start. One pass is enough: nothing ends in between.
+    for (std::size_t q = 0; q < kStreams; ++q) {
+      if (running[q] != kNone || head[q] == queue[q].size()) continue;
+      const std::uint32_t i = queue[q][head[q]];
+      const Op& op = block.ops[i];
+      const auto* w = block.waits.data() + op.first_wait;
+      if (!std::all_of(w, w + op.waits, [&](std::uint32_t d) { return done[d]; })) continue;
+      running[q] = i;
+      left[q] = work_costs[op.work].alone.si;
+      t.spans[i].start = ticks(Seconds(now));
+    }
+
+    std::array<Running, kStreams> active;
+    std::array<std::size_t, kStreams> stream_of;
+    int count = 0;
+    for (std::size_t q = 0; q < kStreams; ++q)
+      if (running[q] != kNone) {
+        stream_of[static_cast<std::size_t>(count)] = q;
+        active[static_cast<std::size_t>(count++)] = {&work_costs[block.ops[running[q]].work],
+                                                     !is_compute(static_cast<Stream>(q)), 0};
+      }
+    check(count > 0, "a block never waits for itself");
+    fill_speeds<kStreams>(active.data(), count);
+
+    double step = std::numeric_limits<double>::infinity();
+    for (int a = 0; a < count; ++a) {
+      const auto u = static_cast<std::size_t>(a);
+      step = std::min(step, left[stream_of[u]] / std::max(active[u].speed, 1e-9));
+    }
+    bool computing = false;
+    for (int a = 0; a < count; ++a) {
+      const auto u = static_cast<std::size_t>(a);
+      const std::size_t q = stream_of[u];
+      const OpCost& c = *active[u].cost;
+      nic_time += step * active[u].speed * c.nic_share;
+      if (active[u].communication)
+        sm_time += step * c.sm_share;
+      else
+        computing = true;
+      left[q] -= step * active[u].speed;
+      // Ops that finish together, up to rounding, finish in the same event.
+      if (left[q] <= 1e-15 + 1e-12 * c.alone.si) {
+        const std::uint32_t i = running[q];
+        t.spans[i].end = ticks(Seconds(now + step));
+        done[i] = true;
+        ++finished;
+        running[q] = kNone;
+        ++head[q];
+      }
+    }
+    if (computing) compute_time += step;
+    now += step;
+  }
+
+  t.device = ticks(Seconds(now));
+  t.host = ticks(static_cast<double>(kernels) * host_per_kernel);
+  t.duration = std::max(t.device, t.host);
+  t.compute_busy = ticks(Seconds(compute_time));
+  if (const double d = seconds(t.duration).si; d > 0) {
+    t.nic_share = nic_time / d;
+    t.sm_share = sm_time / d;
+  }
+  return t;
+}
+
+}  // namespace reckon::sim
