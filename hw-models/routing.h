@@ -2,18 +2,20 @@
 // token visits.
 #pragma once
 
+#include "sim/work.h"
+
 namespace reckon::hw {
 
-// `experts` experts spread evenly over `ranks` ranks, `ranks_per_node` of them on a node; a token
+// `experts` experts in index order over `ranks` ranks, `ranks_per_node` of them on a node; a token
 // picks `top_k` distinct experts: uniformly, or (group-limited) from `limited_groups` of `groups`
-// equal expert groups, chosen uniformly.
+// equal expert groups (runs of neighbouring experts), chosen uniformly.
 struct Routing {
   int experts = 1, top_k = 1;
   int ranks = 1, ranks_per_node = 1;
   int groups = 1, limited_groups = 1;  // groups == limited_groups: no limit
 };
 
-// The sender sits on one rank of the first node; all experts are equally likely.
+// Means over senders on every rank, all experts equally likely.
 struct Footprint {
   double nodes = 0;         // distinct nodes per token, own included when chosen
   double remote_nodes = 0;  // without its own
@@ -22,12 +24,17 @@ struct Footprint {
   double off_node_ranks =
       0;  // distinct ranks on other nodes (what a plain all-to-all sends over the network)
   double forwards =
-      0;  // NVLink hops per token on the receiving side: distinct ranks less one entry rank per
-          // remote node where that rank itself is chosen, plus the own-node ranks other than itself
+      0;  // NVLink hops per token where a node is entered at the rank with the sender's own
+          // position in its node: distinct ranks of all nodes, its own included, at other positions
 };
 
 // Exact expectation (hypergeometric), not a simulation. Source of the scheme: DeepSeek-V3 report,
-// section 2.1.2 and 3.2.2.
+// sections 2.1.2 and 3.2.2.
+// REQUIRES: 1 <= ranks <= experts; groups divides experts; top_k experts exist in limited_groups.
 Footprint expected_footprint(const Routing& routing);
+
+// The exchange of `tokens` tokens per rank. `node_forwarding`: see sim::TokenExchange.
+sim::TokenExchange token_exchange(const Routing& routing, double tokens, Bytes bytes_per_token,
+                                  const sim::Group& group, bool combine, bool node_forwarding);
 
 }  // namespace reckon::hw

@@ -92,20 +92,23 @@ struct Collective {
   bool operator==(const Collective&) const = default;
 };
 
-// Token exchange of mixture-of-experts layers: each token travels once to every distinct node that
-// holds one of its experts, and inside that node once to every distinct rank (a dispatch), or back,
-// added up on the way (a combine).
+// Token exchange of mixture-of-experts layers. With node_forwarding each token travels once over
+// the network to every distinct remote node that holds one of its experts, entering it at the rank
+// with the sender's own position, and from there (and inside the sender's node) once over NVLink to
+// every other distinct rank (a dispatch); or back, added up on the way (a combine). Without it
+// every distinct rank gets its own message, as in a plain all-to-all.
 struct TokenExchange {
-  double tokens = 0;        // tokens per rank before the dispatch
-  double remote_nodes = 0;  // expected distinct nodes per token, own node not counted
-  double ranks = 0;         // expected distinct ranks per token, own rank counted if chosen
-  double local_ranks =
-      0;  // of those, expected ranks (not itself) inside the nodes it arrives at: NVLink hops
-  Bytes bytes_per_token;  // payload with scales
+  double tokens = 0;          // tokens per rank before the dispatch
+  double remote_nodes = 0;    // expected distinct nodes per token, own node not counted
+  double ranks = 0;           // expected distinct ranks per token, own rank counted if chosen
+  double off_node_ranks = 0;  // of those, ranks on other nodes
+  double local_ranks = 0;  // expected copies per token over NVLink: with node_forwarding the ranks,
+                           // on all nodes, that it does not enter first; without, the other ranks
+                           // of the sender's node
+  Bytes bytes_per_token;   // payload with scales
   Group group;
   bool combine = false;
-  bool node_forwarding =
-      true;  // false: one message per rank over the network, as a plain all-to-all does
+  bool node_forwarding = true;
   bool operator==(const TokenExchange&) const = default;
 };
 
