@@ -1,12 +1,19 @@
-// A token avoids a set S of experts with probability C(n - s, k) / C(n, k), where n experts are on
-// offer and s of them are in S. With group-limited routing n = limited_groups * experts / groups,
-// and s depends on which groups were chosen, so the probability is averaged over the choices, which
-// are told apart only by their overlap with S. S is the expert range of one rank or of one node; a
-// mean number of distinct ranks or nodes is the sum of 1 - P(avoid) over them.
+// Experts are put in order of their scores, all orders equally likely; a token takes the first
+// top_k of them, passing over experts of groups that were not chosen. Groups are chosen by their
+// best expert, so the order itself opens them one by one: until limited_groups are open an expert
+// of a closed group opens it, afterwards experts of closed groups do not count. This makes the
+// picks a Markov chain (which groups are open, how many picks), and the probability that they all
+// miss the experts of one rank or one node is exact. A mean number of distinct ranks or nodes is
+// the sum of 1 - P(miss) over them.
+//
+// DeepSeek-V3 chooses groups by the sum of their two best scores, for which no distribution-free
+// form exists; drawn with sigmoid of normal scores it visits 3.97 nodes and 7.49 ranks (EP64),
+// against 3.98 and 7.46 here.
 #include "hw-models/routing.h"
 
 #include <algorithm>
-#include <map>
+#include <bit>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -27,54 +34,83 @@ int overlap(Range a, Range b) {
 // C(n - s, k) / C(n, k): k picks without replacement all miss s of n.
 double all_miss(int n, int s, int k) {
   double p = 1;
-  for (int i = 0; i < k; ++i) p *= std::max(0.0, static_cast<double>(n - s - i)) / (n - i);
+  for (int i = 0; i < k; ++i) p *= std::max(0, n - s - i) / static_cast<double>(n - i);
   return p;
 }
 
-// C(n, m) in floating point: exact to rounding for the group counts in use.
-double choose(int n, int m) {
-  if (m < 0 || m > n) return 0;
-  double c = 1;
-  for (int i = 1; i <= m; ++i) c *= static_cast<double>(n - m + i) / i;
-  return c;
+// P(no pick is in a set), by the set's number of experts in each group that it touches.
+double probability_of_miss(const Routing& r, const std::vector<int>& shared) {
+  if (r.groups == r.limited_groups)
+    return all_miss(r.experts, std::accumulate(shared.begin(), shared.end(), 0), r.top_k);
+  const int size = r.experts / r.groups, limit = r.limited_groups;
+  const int touched = static_cast<int>(shared.size()), untouched = r.groups - touched;
+  const unsigned masks = 1u << touched;
+  // at[mask * (limit + 1) + others]: P(no hit so far), touched groups `mask` and `others` more
+  // open.
+  const auto row = static_cast<std::size_t>(limit) + 1;
+  std::vector<double> at(masks * row), next(masks * row);
+  at[0] = 1;
+  for (int picks = 0; picks < r.top_k; ++picks) {
+    std::fill(next.begin(), next.end(), 0.0);
+    for (unsigned mask = 0; mask < masks; ++mask)
+      for (int others = 0; others <= limit - std::popcount(mask); ++others) {
+        const std::size_t here = mask * row + static_cast<std::size_t>(others);
+        if (at[here] == 0) continue;
+        const bool all_open = std::popcount(mask) + others == limit;
+        const double p = at[here] / ((all_open ? limit * size : r.experts) - picks);
+        int open = others * size - picks;  // experts left in open groups, outside the set
+        for (int g = 0; g < touched; ++g)
+          if (mask >> g & 1u) open += size - shared[static_cast<std::size_t>(g)];
+        next[here] += p * open;
+        if (all_open) continue;
+        if (others < untouched) next[here + 1] += p * (untouched - others) * size;
+        for (int g = 0; g < touched; ++g)
+          if (!(mask >> g & 1u))
+            next[(mask | 1u << g) * row + static_cast<std::size_t>(others)] +=
+                p * (size - shared[static_cast<std::size_t>(g)]);
+      }
+    std::swap(at, next);
+  }
+  return std::accumulate(at.begin(), at.end(), 0.0);
 }
 
-double probability_of_visit(const Routing& r, Range set) {
-  const int per_group = r.experts / r.groups;
-  const int offered = r.limited_groups * per_group;
-  // (groups chosen among those that touch the set, experts of the set on offer) -> ways
-  std::map<std::pair<int, int>, double> ways{{{0, 0}, 1.0}};
-  int touching = 0;
-  for (int g = 0; g < r.groups; ++g) {
-    const int shared = overlap(set, {g * per_group, (g + 1) * per_group});
-    if (shared == 0) continue;
-    ++touching;
-    std::map<std::pair<int, int>, double> next = ways;
-    for (const auto& [state, count] : ways)
-      if (state.first < r.limited_groups) next[{state.first + 1, state.second + shared}] += count;
-    ways = std::move(next);
+// 1 - P(miss) of expert ranges. Ranges that touch groups alike share one result.
+class Visits {
+ public:
+  explicit Visits(const Routing& routing) : routing_(routing) {}
+
+  double probability(Range set) {
+    const int size = routing_.experts / routing_.groups;
+    std::vector<int> shared;
+    for (int g = set.first / size; g * size < set.last; ++g)
+      shared.push_back(overlap(set, {g * size, (g + 1) * size}));
+    std::sort(shared.begin(), shared.end());
+    for (const auto& [known, p] : known_)
+      if (known == shared) return p;
+    known_.emplace_back(shared, 1 - probability_of_miss(routing_, shared));
+    return known_.back().second;
   }
-  double miss = 0;
-  for (const auto& [state, count] : ways)
-    miss += count * choose(r.groups - touching, r.limited_groups - state.first) *
-            all_miss(offered, state.second, r.top_k);
-  return 1 - miss / choose(r.groups, r.limited_groups);
-}
+
+ private:
+  Routing routing_;
+  std::vector<std::pair<std::vector<int>, double>> known_;
+};
 
 }  // namespace
 
 Footprint expected_footprint(const Routing& r) {
   check(r.ranks >= 1 && r.ranks <= r.experts, "every rank holds an expert");
   check(r.ranks_per_node >= 1, "a node holds a rank");
-  check(r.groups >= 1 && r.experts % r.groups == 0, "expert groups are equal");
+  check(r.groups >= 1 && r.groups <= 24 && r.experts % r.groups == 0, "expert groups are equal");
   check(r.limited_groups >= 1 && r.limited_groups <= r.groups, "groups to choose from exist");
   check(r.top_k <= r.limited_groups * (r.experts / r.groups), "a token finds top_k experts");
 
   const auto first_expert = [&](int rank) {
     return static_cast<int>(static_cast<long long>(rank) * r.experts / r.ranks);
   };
+  Visits visits(r);
   const auto visit = [&](int first_rank, int last_rank) {
-    return probability_of_visit(r, {first_expert(first_rank), first_expert(last_rank)});
+    return visits.probability({first_expert(first_rank), first_expert(last_rank)});
   };
 
   Footprint f;

@@ -7,8 +7,9 @@
 namespace reckon::hw {
 
 // `experts` experts in index order over `ranks` ranks, `ranks_per_node` of them on a node; a token
-// picks `top_k` distinct experts: uniformly, or (group-limited) from `limited_groups` of `groups`
-// equal expert groups (runs of neighbouring experts), chosen uniformly.
+// picks the `top_k` experts of highest score: of all, or (group-limited) of those `limited_groups`
+// of `groups` equal expert groups (runs of neighbouring experts) that hold the best single experts.
+// Scores are independent and alike for all experts.
 struct Routing {
   int experts = 1, top_k = 1;
   int ranks = 1, ranks_per_node = 1;
@@ -28,9 +29,10 @@ struct Footprint {
           // position in its node: distinct ranks of all nodes, its own included, at other positions
 };
 
-// Exact expectation (hypergeometric), not a simulation. Source of the scheme: DeepSeek-V3 report,
+// Exact expectation, not a simulation. Source of the scheme: DeepSeek-V3 report,
 // sections 2.1.2 and 3.2.2.
-// REQUIRES: 1 <= ranks <= experts; groups divides experts; top_k experts exist in limited_groups.
+// REQUIRES: 1 <= ranks <= experts; groups divides experts, groups <= 24; top_k experts exist in
+// limited_groups.
 Footprint expected_footprint(const Routing& routing);
 
 // The exchange of `tokens` tokens per rank. `node_forwarding`: see sim::TokenExchange.
