@@ -21,6 +21,9 @@ std::int64_t rows(double x) {
   return std::max<std::int64_t>(1, std::llround(x));
 }
 
+// Bytes of one fp8 element with its share of a 4-byte scale per 128.
+constexpr double kBlockFp8 = 1 + 4.0 / 128;
+
 bool gated(Mlp mlp) {
   return mlp == Mlp::SwiGlu || mlp == Mlp::GeGlu;
 }
@@ -54,7 +57,8 @@ void LayerOps::linear_forward(const Linear& l) {
     // 1x128 scales: bf16 in, fp8 out, and the scales laid out for the GEMM. Per tensor or 1x32: the
     // column-wise copy for the weight gradient is written in the same pass.
     const double elements = l.m * static_cast<double>(l.k);
-    memory("quantise", MemoryKind::Quantise, elements * (block_fp8() ? 3 : 4), block_fp8() ? 2 : 1);
+    memory("quantise", MemoryKind::Quantise, elements * (block_fp8() ? 2 + kBlockFp8 : 4),
+           block_fp8() ? 2 : 1);
   }
   out_.compute(l.label, sim::MatMul{.m = rows(l.m),
                                     .n = l.n,
@@ -68,8 +72,9 @@ void LayerOps::linear_input_grad(const Linear& l) {
   if (quantised) {
     const double elements = l.m * static_cast<double>(l.n);
     if (block_fp8()) {
-      memory("transpose.weight", MemoryKind::Transpose, 2 * static_cast<double>(l.n * l.k));
-      memory("quantise.grad", MemoryKind::Quantise, 3 * elements, 2);
+      memory("transpose.weight", MemoryKind::Quantise, 2 * static_cast<double>(l.n * l.k));
+      if (l.quantise_grad)
+        memory("quantise.grad", MemoryKind::Quantise, (2 + kBlockFp8) * elements, 2);
     } else {
       memory("quantise.grad", MemoryKind::Quantise, 4 * elements);
     }
@@ -81,7 +86,8 @@ void LayerOps::linear_input_grad(const Linear& l) {
                                     .dtype = quantised ? shape_.linear : sim::DType::Bf16});
   if (quantised && block_fp8()) {
     // Both operands of the weight gradient, quantised along the tokens.
-    memory("quantise.columns.grad", MemoryKind::Quantise, 3 * l.m * static_cast<double>(l.n));
+    memory("quantise.columns.grad", MemoryKind::Quantise,
+           (l.quantise_grad ? 3 : 2) * l.m * static_cast<double>(l.n));
     if (l.split_input)
       memory("quantise.columns.input", MemoryKind::Quantise, 3 * l.m * static_cast<double>(l.k));
   }
@@ -168,7 +174,7 @@ void LayerOps::activation(const char* label, double row_count, std::int64_t widt
     }
     memory("dequantise.saved", MemoryKind::Quantise, 6 * e);
     memory(label, MemoryKind::Elementwise, 12 * e);
-    if (routed) memory("router.weight.grad", MemoryKind::Elementwise, 4 * e, 2);
+    if (routed) memory("router.weight.grad", MemoryKind::Elementwise, 2 * e, 2);
     return;
   }
   const double fused = backward ? (gate ? 10 : 6) : (gate ? 6 : 4);
@@ -217,8 +223,10 @@ void LayerOps::core_attention(int layer, bool backward) {
 void LayerOps::mla_assemble() {
   const Mla& a = *model_.mla;
   const double heads = shape_.tokens * static_cast<double>(shape_.heads);
-  memory("attn.rope", MemoryKind::Elementwise, 4 * heads * a.qk_rope, 2);
-  memory("attn.assemble", MemoryKind::Elementwise, heads * (4 * a.qk_nope + 2 * a.qk_rope), 4);
+  memory("attn.rope", MemoryKind::Elementwise, 4 * heads * a.qk_rope);
+  memory("attn.assemble", MemoryKind::Elementwise, heads * (4 * a.qk_nope + 2 * a.qk_rope), 2);
+  memory("attn.latent_copies", MemoryKind::Elementwise,
+         shape_.tokens * (4 * a.kv_lora + 8 * a.qk_rope), 5);
 }
 
 void LayerOps::attention_forward(int layer) {
@@ -235,7 +243,7 @@ void LayerOps::attention_forward(int layer) {
     } else {
       linear_forward({"attn.kv_down", ts, a.kv_lora + a.qk_rope, h});
     }
-    memory("attn.kv_norm", MemoryKind::Norm, 4 * ts * a.kv_lora, 2);
+    memory("attn.kv_norm", MemoryKind::Norm, 4 * ts * a.kv_lora);
     if (plan_.tp > 1 && plan_.sequence_parallel)
       out_.exchange("attn.gather",
                     sim::Collective{.kind = sim::CollectiveKind::AllGather,
@@ -273,9 +281,8 @@ void LayerOps::attention_forward(int layer) {
   if (!is_moe(layer)) return;
   const Moe& moe = *model_.moe;
   linear_forward({"router.gemm", shape_.tokens / plan_.tp, moe.experts, h, false});
-  memory("router", MemoryKind::Router, shape_.tokens / plan_.tp * moe.experts * 4 * 6,
-         stack_.fused_router ? 4 : 40);
-  if (block_fp8()) memory("quantise.dispatch", MemoryKind::Quantise, 3 * e);
+  memory("router", MemoryKind::Router, router_bytes(60), stack_.fused_router ? 4 : 38);
+  if (block_fp8()) memory("quantise.dispatch", MemoryKind::Quantise, (2 + kBlockFp8) * e);
   if (stack_.dispatcher == hw::Dispatcher::AllToAll && plan_.ep * plan_.etp > 0) {
     // Token copies sorted by destination before they leave.
     const double copies = shape_.tokens / plan_.tp * moe.top_k * static_cast<double>(h);
@@ -295,8 +302,7 @@ void LayerOps::attention_backward(int layer) {
       memory("permute", MemoryKind::Permute, (stack_.fused_permute ? 4 : 6) * copies,
              stack_.fused_permute ? 1 : 4);
     }
-    memory("router", MemoryKind::Router, shape_.tokens / plan_.tp * moe.experts * 4 * 6,
-           stack_.fused_router ? 3 : 26);
+    memory("router", MemoryKind::Router, router_bytes(22), stack_.fused_router ? 3 : 25);
     const Linear router{"router.gemm", shape_.tokens / plan_.tp, moe.experts, h, false};
     linear_input_grad(router);
     linear_weight_grad(router);
@@ -320,14 +326,14 @@ void LayerOps::attention_backward(int layer) {
     if (recomputes(kMlaUp)) {
       out_.enter(sim::Phase::B, true);
       memory("attn.q_norm", MemoryKind::Norm, 4 * ts * a.q_lora);
-      memory("attn.kv_norm", MemoryKind::Norm, 4 * ts * a.kv_lora, 2);
+      memory("attn.kv_norm", MemoryKind::Norm, 4 * ts * a.kv_lora);
       linear_forward(q_up);
       linear_forward(kv_up);
       mla_assemble();
       out_.enter(sim::Phase::B);
     }
     core_attention(layer, true);
-    memory("attn.rope", MemoryKind::Elementwise, 4 * heads * a.qk_rope, 2);
+    memory("attn.rope", MemoryKind::Elementwise, 4 * heads * a.qk_rope);
     linear_input_grad(q_up);
     memory("attn.assemble", MemoryKind::Elementwise,
            heads * (4 * a.qk_nope + 4 * a.v + 2 * a.qk_rope), 4);
@@ -338,8 +344,9 @@ void LayerOps::attention_backward(int layer) {
                                     .bytes = Bytes(2 * t * (a.q_lora + a.kv_lora + a.qk_rope)),
                                     .group = groups_.tp},
                     Stream::Model);
-    memory("attn.kv_norm", MemoryKind::Norm, 6 * ts * a.kv_lora, 3);
-    if (a.q_lora > 0) memory("attn.q_norm", MemoryKind::Norm, 6 * ts * a.q_lora, 3);
+    memory("attn.kv_norm", MemoryKind::Norm, 8 * ts * a.kv_lora, 2);
+    memory("attn.latent_copies", MemoryKind::Elementwise, 20 * ts * (a.kv_lora + a.qk_rope), 7);
+    if (a.q_lora > 0) memory("attn.q_norm", MemoryKind::Norm, 8 * ts * a.q_lora, 2);
     if (recomputes(kNorm)) {
       out_.enter(sim::Phase::B, true);
       memory("attn.norm", MemoryKind::Norm, 4 * e);
@@ -455,18 +462,23 @@ void LayerOps::mlp_forward(int layer) {
     if (shape_.experts > 1)
       memory("permute.local", MemoryKind::Permute, 4 * r * he, stack_.fused_permute ? 2 : 4);
   } else {
-    memory("permute.map", MemoryKind::Router, 0, 2);
-    memory("permute.local", MemoryKind::Permute, (block_fp8() ? 2 : 4) * r * he);
+    // Row of every token copy: a latency-bound kernel on few blocks, as the traffic that takes as
+    // long.
+    memory("permute.map", MemoryKind::Permute, 17e3 * received_tokens(), 2);
+    memory("permute.local", MemoryKind::Permute, (block_fp8() ? 2 * kBlockFp8 : 4) * r * he);
+    if (block_fp8())
+      memory("quantise.scales", MemoryKind::Quantise, 8.0 / 128 * r * (he + static_cast<double>(f)),
+             4);
   }
   if (block_fp8()) {
-    memory("transpose.weight", MemoryKind::Transpose, 2 * static_cast<double>(gates) * weights, 2);
+    memory("transpose.weight", MemoryKind::Quantise, 2 * static_cast<double>(gates) * weights, 2);
   } else if (fp8()) {
     memory("quantise", MemoryKind::Quantise, 4 * r * he);
   }
   grouped("experts.up", gates * f, h, Pass::Forward);
   activation("experts.activation", r, f, false, true);
   if (block_fp8())
-    memory("transpose.weight", MemoryKind::Transpose, 2 * weights, 2);
+    memory("transpose.weight", MemoryKind::Quantise, 2 * weights, 2);
   else if (fp8())
     memory("quantise", MemoryKind::Quantise, 4 * r * static_cast<double>(f));
   grouped("experts.down", h, f, Pass::Forward);
@@ -495,6 +507,12 @@ void LayerOps::mlp_forward(int layer) {
     if (moe.shared_ffn > 0)
       memory("quantise.saved", MemoryKind::Quantise, 6 * shape_.tokens * moe.shared_ffn / plan_.tp);
   }
+}
+
+// Passes over the fp32 scores of all experts; a fused router makes a tenth of them.
+double LayerOps::router_bytes(double passes) const {
+  return passes * (stack_.fused_router ? 0.1 : 1) * 4 * shape_.tokens / plan_.tp *
+         model_.moe->experts;
 }
 
 double LayerOps::received_tokens() const {
@@ -544,7 +562,7 @@ void LayerOps::mlp_backward(int layer) {
   if (moe.shared_ffn > 0) {
     const std::int64_t fs = moe.shared_ffn / plan_.tp;
     enter_tensor_parallel("shared.gather", true);
-    linear_input_grad({"shared.down", shape_.tokens, h, fs});
+    linear_input_grad({"shared.down", shape_.tokens, h, fs, true, !block_fp8(), !block_fp8()});
     activation("shared.activation", shape_.tokens, fs, true, false);
   }
   if (plan_.etp > 1)
@@ -557,7 +575,7 @@ void LayerOps::mlp_backward(int layer) {
     if (shape_.experts > 1)
       memory("permute.local", MemoryKind::Permute, 4 * r * he, stack_.fused_permute ? 1 : 3);
   } else {
-    memory("permute.local", MemoryKind::Permute, (block_fp8() ? 2 : 4) * r * he, 2);
+    memory("permute.local", MemoryKind::Permute, (block_fp8() ? 2 * kBlockFp8 : 4) * r * he);
   }
   if (fp8() && !block_fp8()) memory("quantise.grad", MemoryKind::Quantise, 4 * r * he);
   grouped("experts.down", h, f, Pass::InputGrad);
@@ -594,6 +612,8 @@ void LayerOps::mlp_backward(int layer) {
                   Stream::Model);
   if (block_fp8()) memory("quantise.columns.grad", MemoryKind::Quantise, 3 * r * gd * fd);
   if (moe.shared_ffn > 0) {
+    if (block_fp8())
+      memory("dequantise.input", MemoryKind::Quantise, (2 + kBlockFp8) * shape_.tokens * he);
     linear_input_grad({"shared.up", shape_.tokens, gates * (moe.shared_ffn / plan_.tp), h});
     leave_tensor_parallel("shared.reduce", true);
   }
@@ -643,7 +663,7 @@ void LayerOps::rest_backward(int layer) {
   if (stack_.dropout && !block_fp8()) memory("mlp.residual", MemoryKind::Elementwise, 5 * e);
   if (!is_moe(layer)) return;
   if (block_fp8()) {
-    memory("quantise.dispatch", MemoryKind::Quantise, 3 * e);
+    memory("quantise.dispatch", MemoryKind::Quantise, (2 + kBlockFp8) * e);
   } else if (stack_.dispatcher == hw::Dispatcher::AllToAll) {
     const double copies = shape_.tokens / plan_.tp * model_.moe->top_k * model_.hidden;
     memory("unpermute", MemoryKind::Permute, (stack_.fused_permute ? 4 : 8) * copies,

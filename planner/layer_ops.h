@@ -58,6 +58,7 @@ class LayerOps {
     std::int64_t n, k;
     bool quantise = true;     // in fp8 recipes: false for what stays in bf16
     bool split_input = true;  // the input is quantised here and not shared with an earlier product
+    bool quantise_grad = true;  // the output's gradient is quantised here; false: it arrives in fp8
   };
 
   void linear_forward(const Linear& l);
@@ -76,6 +77,7 @@ class LayerOps {
   void leave_tensor_parallel(const char* label, bool backward);
   void activation(const char* label, double rows, std::int64_t width, bool backward, bool routed);
 
+  double router_bytes(double passes) const;
   double received_tokens() const;  // distinct tokens that this rank's experts receive
   bool recomputes(std::uint32_t module) const;
   bool block_fp8() const { return plan_.precision == Precision::Fp8DeepSeek; }
