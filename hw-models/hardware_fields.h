@@ -184,6 +184,19 @@ void fields(V& v, Stack& s) {
     {.doc = "GEMMs never use the SMs reserved for communication", .required = true});
   v("comm_sms", s.comm_sms,
     {.doc = "SMs that a communication kernel occupies", .required = true, .max = 1000});
+  v("weight_bytes", s.weight_bytes,
+    {.doc = "per parameter, at rest", .required = true, .min = 1, .max = 16});
+  v("fp8_weight_bytes", s.fp8_weight_bytes,
+    {.doc = "per matrix parameter of an fp8 plan, cached copies included",
+     .required = true,
+     .min = 1,
+     .max = 16});
+  v("logit_bytes", s.logit_bytes,
+    {.doc = "per logit when the loss peaks", .required = true, .min = 1, .max = 64});
+  v("fp8_saves", s.fp8_saves,
+    {.doc = "fp8 maps keep their fp8 input for the weight gradient", .required = true});
+  v("wgrad_placeholders", s.wgrad_placeholders,
+    {.doc = "one bf16 tensor per distinct weight shape stays allocated", .required = true});
   v("grad_bytes", s.grad_bytes,
     {.doc = "per parameter, of the main gradient buffer", .required = true, .min = 1, .max = 16});
   v("optimizer_bytes", s.optimizer_bytes,

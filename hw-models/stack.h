@@ -51,9 +51,17 @@ struct Stack {
   bool static_sm_partition = false;  // GEMMs never use the SMs reserved for communication
   int comm_sms = 16;                 // SMs that a communication kernel occupies
 
-  Bytes grad_bytes{4};        // per parameter, of the main gradient buffer
-  Bytes optimizer_bytes{12};  // per parameter: master copy and both moments
-  Bytes reserve{0};           // context, libraries, communicator buffers, allocator fragmentation
+  // Memory. Activations follow from the fusions above.
+  Bytes weight_bytes{2};  // per parameter, at rest; 4: fp32 shards, gathered in bf16 for use (FSDP)
+  Bytes fp8_weight_bytes{4};  // per matrix parameter of an fp8 plan: bf16 and both fp8 layouts, or
+                              // 2 with fp8 parameters
+  Bytes logit_bytes{6};   // per logit when the loss peaks: logits, softmax, their gradients
+  bool fp8_saves = true;  // fp8 maps keep their fp8 input for the weight gradient, not the bf16 one
+  bool wgrad_placeholders = false;  // autograd gets one bf16 tensor per distinct weight shape, kept
+                                    // for good (Transformer Engine 2 with fused accumulation)
+  Bytes grad_bytes{4};              // per parameter, of the main gradient buffer
+  Bytes optimizer_bytes{12};        // per parameter: master copy and both moments
+  Bytes reserve{0};  // context, libraries, communicator buffers, allocator fragmentation
 
   // Fitted multipliers of this software, each with its fit in the catalogue's provenance.
   double gemm_efficiency = 1;  // of matrix products relative to the fitted kernel tables

@@ -31,6 +31,8 @@ enum RecomputeModule : std::uint32_t {
   kMlp = 1u << 4,         // a dense layer's whole MLP
   kMoe = 1u << 5,         // the whole mixture layer, dispatch included
   kSharedExpert = 1u << 6,
+  kPerOp = 1u << 7,  // all but the attention output and every second matrix product (torchtitan's
+                     // per-op selective checkpointing)
 };
 
 struct Recompute {
