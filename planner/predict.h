@@ -63,6 +63,9 @@ class Predictor {
   };
   Run run(const Plan& plan, const StepShape& step);
 
+  // Block times and op costs of this model, cluster and stack.
+  sim::BlockTimes& times() { return times_; }
+
   // Times of the blocks of a Run's program, op by op.
   const sim::BlockTime& block_time(const std::shared_ptr<const sim::Block>& block) {
     return times_.of(block);

@@ -1,0 +1,56 @@
+// The search: every legal plan of a scenario's space, best first by a proved lower bound of the
+// step, with the certificate that nothing unexplored can be faster.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "planner/predict.h"
+#include "planner/scenario.h"
+
+namespace reckon::plan {
+
+struct FoundPlan {
+  Plan plan;
+  Prediction prediction;
+};
+
+// Counts and names do not depend on the number of threads; wall_s does.
+struct SearchStatistics {
+  std::int64_t candidates = 0;                   // combinations looked at
+  std::int64_t feasible = 0;                     // legal, and fit in memory
+  std::int64_t simulated = 0;                    // run in the folded engine
+  std::int64_t pruned_by_bound = 0;              // their bound was above the best step
+  std::map<std::string, std::int64_t> rejected;  // by reason
+  double wall_s = 0;
+  Seconds best_step;
+  Seconds smallest_unexplored_bound;  // certificate: no unexplored plan is faster. 0: all explored
+  bool interrupted = false;           // stopped early; the certificate still holds
+};
+
+struct SearchResult {
+  std::vector<FoundPlan> best;    // fastest first, at most SearchOptions::keep
+  std::vector<FoundPlan> pareto;  // step time against peak memory, fastest first
+  SearchStatistics statistics;
+};
+
+struct SearchProgress {
+  std::int64_t candidates = 0, explored = 0;
+  Seconds best_step;  // 0: none yet
+};
+
+struct SearchOptions {
+  int threads = 1;
+  int keep = 10;
+  const std::atomic<bool>* stop = nullptr;  // when it turns true the search ends with what it has
+  std::function<void(const SearchProgress&)> progress;  // called now and then, from one thread
+};
+
+// Plans of the whole cluster for one step shape.
+SearchResult search(const Scenario& scenario, const StepShape& step, const SearchOptions& options);
+
+}  // namespace reckon::plan
