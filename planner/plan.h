@@ -98,13 +98,20 @@ inline int world_size(const Plan& p) {
   return p.tp * p.pp * p.dp * p.cp;
 }
 
-// Balanced layout: layers spread as evenly as divisibility allows, embedding on the first chunk,
-// head and MTP on the last; with `weigh_ends` the first and last chunk give up layers for the
-// embedding, head and MTP they carry.
+// What a layout has to place. `embedding` and `head`: their weight in layers, when ends are weighed
+// (Megatron-LM's account-for-embedding and account-for-loss count each as one); an MTP module is a
+// layer and one more pass through the head.
 struct ModelParts {
   int layers = 0;
   int mtp = 0;
+  int embedding = 1, head = 1;
 };
+
+// Balanced layout: layers spread as evenly as divisibility allows, embedding on the first chunk,
+// head and MTP on the last; with `weigh_ends` the first and last chunk give up layers for the
+// embedding, head and MTP they carry. The layers add up to model.layers; each chunk has at least
+// one while there are enough. Chunks with one layer more are late ones (1F1B's early stages hold
+// more activations), but not the last.
 std::vector<ChunkLayout> balanced_layout(ModelParts model, int chunks, bool weigh_ends = false);
 
 // One line, e.g. "tp1 pp16 dp128 ep64 DualPipe fp8-deepseek mbs1".

@@ -1,0 +1,112 @@
+// Layer-to-chunk layouts, and a plan in one line.
+#include "planner/plan.h"
+
+#include <fmt/format.h>
+
+#include <iterator>
+
+#include "sim/check.h"
+
+namespace reckon::plan {
+
+// Water filling: layer by layer to the chunk that carries least so far.
+std::vector<ChunkLayout> balanced_layout(ModelParts model, int chunks, bool weigh_ends) {
+  check(chunks >= 1, "a layout has at least one chunk");
+  const auto n = static_cast<std::size_t>(chunks);
+  std::vector<ChunkLayout> layout(n);
+  layout.front().embedding = true;
+  layout.back().head = true;
+  layout.back().mtp = model.mtp;
+
+  std::vector<int> load(n, 0);
+  if (weigh_ends) {
+    load.front() += model.embedding;
+    load.back() += model.head + model.mtp * (1 + model.head);
+  }
+  // Among equal loads: the chunk before the last one, and so on down to the first, then the last.
+  std::vector<std::size_t> by_preference;
+  for (std::size_t c = n - 1; c-- > 0;) by_preference.push_back(c);
+  by_preference.push_back(n - 1);
+  auto add_layer = [&](std::size_t c) { ++layout[c].layers, ++load[c]; };
+
+  int left = model.layers;
+  for (std::size_t c : by_preference)
+    if (left > 0) add_layer(c), --left;
+  for (; left > 0; --left) {
+    std::size_t least = by_preference.front();
+    for (std::size_t c : by_preference)
+      if (load[c] < load[least]) least = c;
+    add_layer(least);
+  }
+  int first = 0;
+  for (ChunkLayout& c : layout) {
+    c.first_layer = first;
+    first += c.layers;
+  }
+  return layout;
+}
+
+namespace {
+
+const char* name(ScheduleKind kind) {
+  switch (kind) {
+    case ScheduleKind::GPipe: return "GPipe";
+    case ScheduleKind::OneFOneB: return "1F1B";
+    case ScheduleKind::Interleaved: return "interleaved";
+    case ScheduleKind::ZbH1: return "ZB-H1";
+    case ScheduleKind::ZbH2: return "ZB-H2";
+    case ScheduleKind::ZbV: return "ZB-V";
+    case ScheduleKind::DualPipe: return "DualPipe";
+    case ScheduleKind::DualPipeV: return "DualPipeV";
+  }
+  return "?";
+}
+
+const char* name(Precision precision) {
+  switch (precision) {
+    case Precision::Fp32: return "fp32";
+    case Precision::Fp16: return "fp16";
+    case Precision::Bf16: return "bf16";
+    case Precision::Fp8: return "fp8";
+    case Precision::Fp8DeepSeek: return "fp8-deepseek";
+    case Precision::Mxfp8: return "mxfp8";
+  }
+  return "?";
+}
+
+std::string name(const Recompute& recompute) {
+  if (recompute.mode == Recompute::Mode::Full)
+    return recompute.full_layers == 0 ? "full" : fmt::format("full:{}", recompute.full_layers);
+  static constexpr const char* kModules[] = {
+      "core-attention", "norm", "activation", "mla-up", "mlp", "moe", "shared-expert"};
+  std::string text;
+  for (std::size_t bit = 0; bit < std::size(kModules); ++bit) {
+    if (!(recompute.modules >> bit & 1)) continue;
+    if (!text.empty()) text += '+';
+    text += kModules[bit];
+  }
+  return text;
+}
+
+}  // namespace
+
+// Degrees of 1 are left out, tp and pp excepted; so is what every plan has (ZeRO-1, no recompute).
+std::string describe(const Plan& p) {
+  std::string text = fmt::format("tp{} pp{}", p.tp, p.pp);
+  auto degree = [&](const char* what, int n) {
+    if (n > 1) text += fmt::format(" {}{}", what, n);
+  };
+  degree("vpp", p.vpp);
+  degree("cp", p.cp);
+  text += fmt::format(" dp{}", p.dp);
+  degree("ep", p.ep);
+  degree("etp", p.etp);
+  if (p.pp > 1) text += fmt::format(" {}", name(p.schedule));
+  text += fmt::format(" {} mbs{}", name(p.precision), p.micro_batch);
+  if (p.zero != Zero::Optimizer) text += fmt::format(" zero{}", static_cast<int>(p.zero));
+  if (p.recompute.mode != Recompute::Mode::None)
+    text += fmt::format(" recompute {}", name(p.recompute));
+  return text;
+}
+
+}  // namespace reckon::plan
