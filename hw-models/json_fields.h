@@ -233,11 +233,14 @@ void read_value(const Value& v, T& out, const Rule& rule, bool overlay) {
 template <class T>
 ordered_json to_json_value(const T& value, const Rule& rule);
 
-// Every field, except empty texts, arrays and optionals.
+// Every field, except empty texts, arrays and optionals, and zeros that stand for "not given" (an
+// optional field whose range excludes 0).
 struct Writer {
   ordered_json out = ordered_json::object();
   template <class T>
   void operator()(const char* key, T&& member, const Rule& rule) {
+    if constexpr (std::is_arithmetic_v<std::remove_cvref_t<T>>)
+      if (member == 0 && rule.min > 0 && !rule.required) return;
     ordered_json j = to_json_value(member, rule);
     if (!j.is_null()) out[key] = std::move(j);
   }

@@ -3,8 +3,7 @@
 
 #include <fmt/format.h>
 
-#include <iterator>
-
+#include "planner/plan_fields.h"
 #include "sim/check.h"
 
 namespace reckon::plan {
@@ -48,42 +47,14 @@ std::vector<ChunkLayout> balanced_layout(ModelParts model, int chunks, bool weig
 
 namespace {
 
-const char* name(ScheduleKind kind) {
-  switch (kind) {
-    case ScheduleKind::GPipe: return "GPipe";
-    case ScheduleKind::OneFOneB: return "1F1B";
-    case ScheduleKind::Interleaved: return "interleaved";
-    case ScheduleKind::ZbH1: return "ZB-H1";
-    case ScheduleKind::ZbH2: return "ZB-H2";
-    case ScheduleKind::ZbV: return "ZB-V";
-    case ScheduleKind::DualPipe: return "DualPipe";
-    case ScheduleKind::DualPipeV: return "DualPipeV";
-  }
-  return "?";
-}
-
-const char* name(Precision precision) {
-  switch (precision) {
-    case Precision::Fp32: return "fp32";
-    case Precision::Fp16: return "fp16";
-    case Precision::Bf16: return "bf16";
-    case Precision::Fp8: return "fp8";
-    case Precision::Fp8DeepSeek: return "fp8-deepseek";
-    case Precision::Mxfp8: return "mxfp8";
-  }
-  return "?";
-}
-
 std::string name(const Recompute& recompute) {
   if (recompute.mode == Recompute::Mode::Full)
     return recompute.full_layers == 0 ? "full" : fmt::format("full:{}", recompute.full_layers);
-  static constexpr const char* kModules[] = {
-      "core-attention", "norm", "activation", "mla-up", "mlp", "moe", "shared-expert"};
   std::string text;
-  for (std::size_t bit = 0; bit < std::size(kModules); ++bit) {
-    if (!(recompute.modules >> bit & 1)) continue;
+  for (const auto& module : spellings(RecomputeModule{})) {
+    if (!(recompute.modules & module.value)) continue;
     if (!text.empty()) text += '+';
-    text += kModules[bit];
+    text += module.text;
   }
   return text;
 }
@@ -101,8 +72,8 @@ std::string describe(const Plan& p) {
   text += fmt::format(" dp{}", p.dp);
   degree("ep", p.ep);
   degree("etp", p.etp);
-  if (p.pp > 1) text += fmt::format(" {}", name(p.schedule));
-  text += fmt::format(" {} mbs{}", name(p.precision), p.micro_batch);
+  if (p.pp > 1) text += fmt::format(" {}", hw::spelling(p.schedule));
+  text += fmt::format(" {} mbs{}", hw::spelling(p.precision), p.micro_batch);
   if (p.zero != Zero::Optimizer) text += fmt::format(" zero{}", static_cast<int>(p.zero));
   if (p.recompute.mode != Recompute::Mode::None)
     text += fmt::format(" recompute {}", name(p.recompute));
