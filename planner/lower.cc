@@ -62,9 +62,8 @@ Schedule pair_backward_with_next_forward(const Schedule& schedule) {
 Lowering::Lowering(const ModelShape& model, const hw::Cluster& cluster, const hw::Stack& stack)
     : model_(model), cluster_(cluster), stack_(stack), params_(parameters(model)) {}
 
-void Lowering::append_chunk(Key& key, const ChunkLayout& chunk) const {
-  key.push_back((chunk.embedding ? 1 : 0) + (chunk.head ? 2 : 0) + 4 * chunk.mtp);
-  key.push_back(chunk.layers);
+int Lowering::composition(const ChunkLayout& chunk) {
+  Key key{(chunk.embedding ? 1 : 0) + (chunk.head ? 2 : 0) + 4 * chunk.mtp};
   // Layers by kind, run by run.
   int run = 0, last_kind = -1;
   for (int i = 0; i < chunk.layers; ++i) {
@@ -72,23 +71,19 @@ void Lowering::append_chunk(Key& key, const ChunkLayout& chunk) const {
     const int window = model_.windows.empty() ? 0 : model_.windows[static_cast<std::size_t>(layer)];
     const int kind = 2 * window + (is_moe_layer(model_, layer) ? 1 : 0);
     if (kind != last_kind && run > 0) {
-      key.push_back(last_kind);
-      key.push_back(run);
+      key.insert(key.end(), {last_kind, run});
       run = 0;
     }
     last_kind = kind;
     ++run;
   }
-  key.push_back(last_kind);
-  key.push_back(run);
+  key.insert(key.end(), {last_kind, run});
+  return compositions_.try_emplace(std::move(key), static_cast<int>(compositions_.size()))
+      .first->second;
 }
 
-std::shared_ptr<const sim::Block> Lowering::block(const Plan& p, int seq, Phase phase,
-                                                  const ChunkLayout* forward,
-                                                  const ChunkLayout* backward) {
-  const Groups g = groups(p, cluster_);
+Lowering::Blocks& Lowering::blocks_of(const Plan& p, const Groups& g, int seq) {
   Key key{seq,
-          static_cast<int>(phase),
           p.tp,
           p.cp,
           p.ep,
@@ -108,15 +103,7 @@ std::shared_ptr<const sim::Block> Lowering::block(const Plan& p, int seq, Phase 
   if (p.zero == Zero::Full)
     for (const sim::Group* group : {&g.shard, &g.replica, &g.edp_shard})
       key.insert(key.end(), {group->size, group->per_node});
-  if (forward) append_chunk(key, *forward);
-  key.push_back(-2);
-  if (backward) append_chunk(key, *backward);
-  auto& slot = blocks_[key];
-  if (!slot) {
-    const ChunkContext context{model_, params_, p, stack_, g, seq};
-    slot = chunk_block(context, phase, forward, backward);
-  }
-  return slot;
+  return blocks_[std::move(key)];
 }
 
 Lowering::Parameters Lowering::chunk_parameters(const Plan& p, const ChunkLayout& chunk) const {
@@ -141,12 +128,16 @@ Lowering::Parameters Lowering::chunk_parameters(const Plan& p, const ChunkLayout
   return n;
 }
 
-std::shared_ptr<const sim::Block> Lowering::optimizer_block(const Plan& p, double dense,
-                                                            double experts) {
-  const Groups g = groups(p, cluster_);
+std::shared_ptr<const sim::Block> Lowering::optimizer_block(const Plan& p, const Groups& g,
+                                                            double dense, double experts) {
   const bool sharded = p.zero != Zero::None;
   const double own =
       dense / (sharded ? g.shard.size : 1) + experts / (sharded ? g.edp_shard.size : 1);
+  auto& slot = optimizer_blocks_[{
+      dense, experts, own, static_cast<double>(world_size(p)), static_cast<double>(p.zero),
+      static_cast<double>(p.precision), static_cast<double>(p.overlap.param_gather),
+      static_cast<double>(g.shard.per_node), static_cast<double>(g.edp_shard.per_node)}];
+  if (slot) return slot;
   BlockWriter out("optimizer");
   out.enter(Phase::Optimizer);
   const double grad = stack_.grad_bytes.si;
@@ -191,7 +182,7 @@ std::shared_ptr<const sim::Block> Lowering::optimizer_block(const Plan& p, doubl
     gather(dense, g.shard);
     gather(experts, g.edp_shard);
   }
-  return out.finish();
+  return slot = out.finish();
 }
 
 sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedule& given) {
@@ -229,17 +220,38 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
     }
   }
 
-  std::map<std::array<int, 3>, std::uint32_t> block_of;  // (phase, forward chunk, backward chunk)
+  Blocks& blocks = blocks_of(p, g, step.seq);
+  std::vector<int> compositions;
+  for (const ChunkLayout& chunk : p.layout) compositions.push_back(composition(chunk));
+
+  // Blocks met so far, by (phase, forward chunk, backward chunk). A rank runs few kinds; the one
+  // just met comes often.
+  struct Met {
+    Phase phase;
+    int forward, backward;
+    std::uint32_t index;
+  };
+  std::vector<Met> met;
+  std::size_t met_before = 0;  // those of earlier ranks are not looked at: ranks share no chunks
   const auto block_index = [&](const Task& t) {
     const bool has_forward = t.phase == Phase::F || t.phase == Phase::FB;
     const int f = has_forward ? t.chunk : -1, b = t.phase == Phase::F ? -1 : backward_chunk(t);
-    const auto [it, fresh] = block_of.try_emplace(
-        {static_cast<int>(t.phase), f, b}, static_cast<std::uint32_t>(program.blocks.size()));
-    if (fresh)
-      program.blocks.push_back(block(p, step.seq, t.phase,
-                                     f < 0 ? nullptr : &p.layout[static_cast<std::size_t>(f)],
-                                     b < 0 ? nullptr : &p.layout[static_cast<std::size_t>(b)]));
-    return it->second;
+    for (std::size_t i = met.size(); i-- > met_before;)
+      if (met[i].phase == t.phase && met[i].forward == f && met[i].backward == b)
+        return met[i].index;
+    const auto index = static_cast<std::uint32_t>(program.blocks.size());
+    const auto layout = [&](int chunk) {
+      return chunk < 0 ? nullptr : &p.layout[static_cast<std::size_t>(chunk)];
+    };
+    const auto kind = [&](int chunk) {
+      return chunk < 0 ? -1 : compositions[static_cast<std::size_t>(chunk)];
+    };
+    auto& block = blocks[{static_cast<int>(t.phase), kind(f), kind(b)}];
+    if (!block)
+      block = chunk_block({model_, params_, p, stack_, g, step.seq}, t.phase, layout(f), layout(b));
+    program.blocks.push_back(block);
+    met.push_back({t.phase, f, b, index});
+    return index;
   };
 
   for (int r = 0; r < roles; ++r) {
@@ -248,6 +260,8 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
     role.name = "stage " + std::to_string(r);
     role.ranks = static_cast<std::uint32_t>(world_size(p) / roles);
     role.slots.reserve(order.size());
+    role.messages.reserve(2 * order.size());
+    met_before = met.size();
     std::vector<std::uint32_t> first_use(chunks, ~0u), last_gradient(chunks, ~0u);
     const auto message = [&](std::uint32_t chunk, std::uint32_t mb, bool forward) {
       const int rank = rank_of(p.schedule, p.pp, p.vpp, schedule.micro_batches,
@@ -325,7 +339,7 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
                      [](const sim::Sync& a, const sim::Sync& b) { return a.slot < b.slot; });
     role.syncs.insert(role.syncs.end(), reductions.begin(), reductions.end());
 
-    auto tail = optimizer_block(p, dense, experts);
+    auto tail = optimizer_block(p, g, dense, experts);
     role.tail = static_cast<std::uint32_t>(program.blocks.size());
     program.blocks.push_back(std::move(tail));
     program.roles.push_back(std::move(role));

@@ -3,12 +3,14 @@
 // bytes, no clock.
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <vector>
 
 #include "hw-models/machine.h"
 #include "hw-models/stack.h"
+#include "planner/groups.h"
 #include "planner/memory.h"
 #include "planner/model.h"
 #include "planner/plan.h"
@@ -32,17 +34,23 @@ class Lowering {
   };
   using Key = std::vector<int>;
 
-  std::shared_ptr<const sim::Block> block(const Plan& plan, int seq, sim::Phase phase,
-                                          const ChunkLayout* forward, const ChunkLayout* backward);
-  std::shared_ptr<const sim::Block> optimizer_block(const Plan& plan, double dense, double experts);
+  using Blocks = std::map<std::array<int, 3>,
+                          std::shared_ptr<const sim::Block>>;  // phase, compositions of two chunks
+
+  Blocks& blocks_of(const Plan& plan, const Groups& groups,
+                    int seq);                 // of plans that agree in all that shapes a block
+  int composition(const ChunkLayout& chunk);  // chunks of equal content have equal numbers
+  std::shared_ptr<const sim::Block> optimizer_block(const Plan& plan, const Groups& groups,
+                                                    double dense, double experts);
   Parameters chunk_parameters(const Plan& plan, const ChunkLayout& chunk) const;
-  void append_chunk(Key& key, const ChunkLayout& chunk) const;
 
   const ModelShape model_;
   const hw::Cluster cluster_;
   const hw::Stack stack_;
   const Params params_;
-  std::map<Key, std::shared_ptr<const sim::Block>> blocks_;
+  std::map<Key, Blocks> blocks_;
+  std::map<Key, int> compositions_;
+  std::map<std::vector<double>, std::shared_ptr<const sim::Block>> optimizer_blocks_;
 };
 
 // The order with Megatron's expert overlap: from the warm-up on, each backward pass is paired with
