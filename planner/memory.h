@@ -1,4 +1,7 @@
 // Memory of every pipeline rank over a step, by cause.
+//
+// Not modelled: offloading to the host, allocator fragmentation beyond Stack::reserve, norm
+// statistics, routing indices, and the input tokens.
 #pragma once
 
 #include <string>
@@ -40,6 +43,28 @@ struct ActivationShare {
 };
 std::vector<ActivationShare> activation_bytes(const ModelShape& model, const Plan& plan,
                                               const hw::Stack& stack, int seq, int chunk);
+
+// What stands still during the step: weights, gradients, optimizer states and standing buffers of
+// one pipeline rank, per GPU.
+struct StandingMemory {
+  Bytes weights, gradients, optimizer, buffers;
+};
+
+// The chunks that each pipeline rank holds are read from its order.
+std::vector<StandingMemory> standing_memory(const ModelShape& model, const Plan& plan,
+                                            const hw::Stack& stack, int seq,
+                                            const Schedule& schedule);
+
+// Activations of one pipeline rank after each of its tasks, and the most that was alive during it.
+struct MemoryPoint {
+  Task task;
+  Bytes activations;  // after the task
+  Bytes highest;      // during it, transient buffers included
+  int passes = 0;     // passes whose activations are alive after it
+};
+std::vector<MemoryPoint> memory_over_time(const ModelShape& model, const Plan& plan,
+                                          const hw::Stack& stack, const StepShape& step,
+                                          const Schedule& schedule, int rank);
 
 // Peak over the given schedule order. `schedule` must be make_schedule of the plan.
 MemoryUse memory_use(const ModelShape& model, const Plan& plan, const hw::Stack& stack,
