@@ -2,7 +2,8 @@
 // that the mask leaves (rows are queries forwards, keys backwards):
 //
 //   t = launch + max((pairs (product flops + softmax_flops) / rate + tiles * tile_seconds) / tail,
-//                    traffic / memory rate)
+//                    traffic / memory rate) + (backward) dO.O before and dQ conversion after, by
+//                    bytes
 //
 // `pairs` counts whole blocks, so a causal diagonal costs its masked half too; tail = how full the
 // waves of tiles are on the SMs. softmax_flops makes small heads slower, as all flash kernels are.
@@ -37,8 +38,15 @@ double attention_traffic(const sim::Attention& a) {
   const double q = d(a.batch * a.heads * a.seq_q) * d(a.qk_dim);
   const double o = d(a.batch * a.heads * a.seq_q) * d(a.v_dim);
   const double kv = d(a.batch * a.kv_heads * a.seq_k) * d(a.qk_dim + a.v_dim);
-  // Backward: reads q k v o do, writes dq dk dv; dq is summed in fp32 and then converted.
-  return a.backward ? e * (2 * q + 2 * o + 2 * kv) + 8 * q : e * (q + o + kv);
+  // Backward: reads q k v do, adds into an fp32 dq, writes dk dv.
+  return a.backward ? e * (q + o + 2 * kv) + 8 * q : e * (q + o + kv);
+}
+
+// Backward has a kernel before it that reads o and do, and one after it that converts dq from fp32.
+double around_traffic(const sim::Attention& a) {
+  if (!a.backward) return 0;
+  const double e = bytes_per_element(a.dtype), rows = d(a.batch * a.heads * a.seq_q);
+  return rows * (2 * e * d(a.v_dim) + (4 + e) * d(a.qk_dim));
 }
 
 Cost flash_cost(const sim::Attention& op, const Gpu& gpu, const Stack& stack, int sms) {
@@ -94,22 +102,26 @@ Cost unfused_cost(const sim::Attention& op, const Gpu& gpu, const Stack& stack, 
 KernelTime flash_attention_time(const AttentionFit& fit, const sim::Attention& op, const Gpu& gpu,
                                 int sms) {
   const double pairs = d(op.batch * op.heads) * touched_pairs(op);
-  const double products =
-      op.backward ? 6 * d(op.qk_dim) + 4 * d(op.v_dim) : 2 * d(op.qk_dim + op.v_dim);
+  // FlashAttention-1 and 2 have one head size: a narrower v is padded.
+  const bool pads = fit.kernel == AttentionKernel::Flash1 || fit.kernel == AttentionKernel::Flash2;
+  const double qk = d(op.qk_dim), v = pads ? std::max(qk, d(op.v_dim)) : d(op.v_dim);
+  const double products = op.backward ? 6 * qk + 4 * v : 2 * (qk + v);
   const double tiles =
       d(op.batch * op.heads) * std::ceil(d(op.backward ? op.seq_k : op.seq_q) / kBlock);
   const double rate = peak(gpu, op.dtype).si / gpu.sms * fit.peak_fraction;
   const double sm_seconds =
       pairs * (products + fit.softmax_flops) / rate + tiles * fit.tile_seconds;
   KernelTime t;
-  t.traffic = attention_traffic(op);
+  const double memory_rate = gpu.memory_rate.si * fit.memory_fraction;
+  t.traffic = attention_traffic(op) + around_traffic(op);
   t.busy_sms = std::min<double>(tiles, sms);
   // Causal tiles differ in length and fill in for each other, so only half a tile is lost at the
   // end.
   const double waves = tiles <= sms ? 1 : tiles / sms + (op.causal ? 0.5 : 0);
   const double compute = sm_seconds / tiles * (op.causal ? waves : std::ceil(waves));
-  t.seconds = fit.launch_seconds +
-              std::max(compute, t.traffic / (gpu.memory_rate.si * fit.memory_fraction));
+  t.seconds = (op.backward ? 3 : 1) * fit.launch_seconds +
+              std::max(compute, attention_traffic(op) / memory_rate) +
+              around_traffic(op) / memory_rate;
   return t;
 }
 

@@ -61,7 +61,9 @@ AttentionFit attention_row(const json& j) {
 }
 
 MemoryFit memory_row(const json& j) {
-  MemoryFit f{.architecture = j.at("architecture"), .calibrated = j.at("calibrated")};
+  MemoryFit f{.architecture = j.at("architecture")};
+  for (const std::string name : j.at("measured"))
+    if (const auto kind = choice(name, kMemory)) f.calibrated[*kind] = true;
   f.streaming_fraction = j.at("streaming_fraction");
   for (std::size_t i = 0; i < kMemoryKinds; ++i) {
     f.fraction[i] = j.at("fraction").at(kMemory[i]);

@@ -19,9 +19,9 @@ struct GemmFit {
   std::string architecture;
   std::optional<sim::DType> dtype;  // none: any
   bool calibrated = false;
-  double peak_fraction = 0;  // of an SM's nameplate peak, inside the k loop of the largest tile
+  double peak_fraction = 0;         // of an SM's nameplate peak, in the k loop of the largest tile
   double largest_tile = 128 * 256;  // outputs; DeepGEMM's is 128 x 128
-  double intensity_rows = 0;        // a tile of r x c runs at 1 / (1 + intensity_rows (1/r + 1/c))
+  double intensity_rows = 0;        // how much slower small tiles are, see gemm.cc
   double tile_seconds = 0;          // prologue and epilogue of a 128 x 128 tile, bf16 output
   double wgrad_tile_seconds = 0;    // the same where the output adds into an fp32 buffer
   double launch_seconds = 0;        // first instruction to last, of an empty kernel
@@ -42,13 +42,13 @@ struct AttentionFit {
   double memory_fraction = 0.8;
 };
 
-// Memory-bound kernels of one architecture, by sim::MemoryKind.
 inline constexpr std::size_t kMemoryKinds = 9;
 
+// Memory-bound kernels of one architecture; indices: sim::MemoryKind.
 struct MemoryFit {
   std::string architecture;
-  bool calibrated = false;
-  std::array<double, kMemoryKinds> fraction{};  // of the nameplate memory rate, index: MemoryKind
+  std::array<bool, kMemoryKinds> calibrated{};
+  std::array<double, kMemoryKinds> fraction{};  // of the nameplate memory rate
   std::array<double, kMemoryKinds> launch_seconds{};
   double streaming_fraction = 0;  // the best that any kernel reaches, of the nameplate memory rate
 };

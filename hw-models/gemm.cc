@@ -1,9 +1,9 @@
 // Matrix products, dense and grouped. The output is cut into tiles, SMs work on them in waves, and
 // a tile costs its k loop plus a prologue and epilogue:
 //
-//   t = launch + max(waves * (2 r c K / rate(r, c) + tile_seconds * r c / 128^2),  traffic / memory
-//   rate) waves = ceil(tiles / sms),  rate(r, c) = peak / SMs * peak_fraction / (1 + intensity_rows
-//   (1/r + 1/c))
+//   t = launch + max(waves (2 r c K / rate(r, c) + tile_seconds r c / 128^2), traffic / memory
+//   rate) waves = ceil(tiles / sms),  rate(r, c) = peak / SMs * peak_fraction * i(largest) / i(r,
+//   c), i(r, c) = 1 + intensity_rows (1/r + 1/c): small tiles fetch more operands per product
 //
 // minimised over the tile sizes that libraries offer. With DeepGEMM's 128 x 128 tiles on 112 SMs of
 // an H800 the first line alone reproduces 21 of 21 dense kernels of DeepSeek's public training
@@ -64,7 +64,11 @@ KernelTime tiled_time(const GemmFit& fit, const Product& p, double count, sim::P
   KernelTime t;
   t.traffic = count * ((p.rows + p.cols) * p.depth * bytes_per_element(dtype) +
                        p.rows * p.cols * out_bytes);
-  const double sm_rate = peak(gpu, dtype).si / gpu.sms * fit.peak_fraction * kernel_fraction;
+  const auto intensity = [&](const Tile& tile) {
+    return 1 + fit.intensity_rows * (1 / tile.rows + 1 / tile.cols);
+  };
+  const double sm_rate = peak(gpu, dtype).si / gpu.sms * fit.peak_fraction * kernel_fraction *
+                         intensity({128, fit.largest_tile / 128});
   const double tile_seconds = accumulates ? fit.wgrad_tile_seconds : fit.tile_seconds;
 
   double best = std::numeric_limits<double>::infinity();
@@ -72,7 +76,7 @@ KernelTime tiled_time(const GemmFit& fit, const Product& p, double count, sim::P
     if (tile.rows * tile.cols > fit.largest_tile) continue;
     const double tiles = count * std::ceil(p.rows / tile.rows) * std::ceil(p.cols / tile.cols);
     const double waves = std::ceil(tiles / sms);
-    const double rate = sm_rate / (1 + fit.intensity_rows * (1 / tile.rows + 1 / tile.cols));
+    const double rate = sm_rate / intensity(tile);
     const double area = tile.rows * tile.cols;
     const double seconds = waves * (2 * area * p.depth / rate + tile_seconds * area / (128 * 128));
     if (seconds < best) {

@@ -30,7 +30,7 @@ Cost compute_cost(const sim::MemoryBound& op, const Gpu& gpu, const Stack& stack
   c.alone = Seconds(t.seconds / stack.memory_efficiency) + op.kernels * stack.kernel_gap;
   c.sm_share = t.busy_sms / gpu.sms;
   c.hbm_share = hbm_share(t.traffic, c.alone, gpu);
-  c.calibrated = fit.calibrated;
+  c.calibrated = fit.calibrated[static_cast<std::size_t>(op.kind)];
   return c;
 }
 
