@@ -1,4 +1,4 @@
-// reckon-fit TABLES OUT.json: fits the kernel model's constants to measured tables and writes
+// reckon-fit TABLES OUT.json DATE: fits the kernel model's constants to measured tables and writes
 // catalog/kernels.json. Prints per table the error on rows left out of the fit.
 #include <fmt/format.h>
 
@@ -9,6 +9,7 @@
 #include "sim/input_error.h"
 
 using namespace reckon;
+using nlohmann::ordered_json;
 
 namespace {
 
@@ -19,28 +20,65 @@ void print(const fit::FitResult& r) {
                100 * t.left_out.bias);
 }
 
+// Four digits are more than any of these constants is worth.
+void round_numbers(ordered_json& j) {
+  if (j.is_number_float())
+    j = std::stod(fmt::format("{:.4g}", j.get<double>()));
+  else if (j.is_structured())
+    for (ordered_json& child : j) round_numbers(child);
+}
+
+ordered_json about(const std::string& date, const std::vector<fit::FitResult>& all) {
+  ordered_json tables = ordered_json::array();
+  int constants = 0;
+  for (const fit::FitResult& r : all) {
+    constants += r.constants;
+    for (const fit::TableError& t : r.tables)
+      tables.push_back({{"fit", t.fit},
+                        {"table", t.source},
+                        {"rows_fitted", t.fitted_rows},
+                        {"rows_left_out", t.left_out.rows},
+                        {"median_error", t.left_out.median},
+                        {"p90_error", t.left_out.p90},
+                        {"bias", t.left_out.bias}});
+  }
+  return {{"written_by", "reckon-fit"},
+          {"date", date},
+          {"fitted_constants", constants},
+          {"sources",
+           {{"simumax", "github.com/MooreThreads/SimuMax 4dcaae5 (v1.2): Transformer Engine loops"},
+            {"isolated",
+             "github.com/ai-dynamo/aiconfigurator 095f58a: TensorRT-LLM linear layers, one at a "
+             "time, casts included"},
+            {"deepgemm", "github.com/deepseek-ai/DeepGEMM a6d97a1 (2025-02-25) README"},
+            {"dualpipe", "github.com/deepseek-ai/profile-data train.json"},
+            {"figures", "github.com/Dao-AILab/flash-attention assets, read from the figures"}}},
+          {"errors_on_rows_left_out", tables}};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
-  if (argc != 3) {
-    fmt::print(stderr, "usage: reckon-fit FOLDER_OF_TABLES OUT.json\n");
+  if (argc != 4) {
+    fmt::print(stderr, "usage: reckon-fit FOLDER_OF_TABLES OUT.json DATE\n");
     return 2;
   }
   const std::string folder = argv[1];
-  const fit::FitResult gemm = fit::fit_gemm(folder);
+  const std::vector<fit::FitResult> all = {fit::fit_gemm(folder), fit::fit_attention(folder),
+                                           fit::fit_memory(folder)};
   fmt::print("{:32} {:10} {:>7} {:>9} {:>10} {:>8} {:>8}\n", "fit", "table", "fitted", "left out",
              "median", "p90", "bias");
-  const fit::FitResult attention = fit::fit_attention(folder);
-  const fit::FitResult memory = fit::fit_memory(folder);
-  print(gemm);
-  print(attention);
-  print(memory);
-  fmt::print("{} fitted constants\n", gemm.constants + attention.constants + memory.constants);
-  nlohmann::ordered_json out;
-  out["gemm"] = gemm.rows;
-  out["attention"] = attention.rows;
-  out["memory"] = memory.rows;
-  std::ofstream(argv[2]) << out.dump(1) << "\n";
+  ordered_json out = {{"about", about(argv[3], all)}};
+  const char* keys[] = {"gemm", "attention", "memory"};
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    print(all[i]);
+    out[keys[i]] = all[i].rows;
+  }
+  fmt::print("{} fitted constants\n", out["about"]["fitted_constants"].get<int>());
+  round_numbers(out);
+  std::ofstream file(argv[2]);
+  file << out.dump(1) << "\n";
+  if (!file.flush()) throw InputError(fmt::format("{}: expected a writable file", argv[2]));
   return 0;
 } catch (const InputError& e) {
   fmt::print(stderr, "{}\n", e.what());
