@@ -43,7 +43,9 @@ bool keeps_per_op(const Plan& p) {
 
 struct Sizes {
   RankShape rank;
-  double e, in;  // bytes per element: activations, inputs of linear maps
+  // Bytes per element: activations; what a linear map keeps of its input, and of its output's
+  // gradient between B and W (an fp8 map has quantised both by then).
+  double e, in;
   double h;
   bool gathers;  // tensor-parallel maps gather their input along the sequence first
 };
@@ -77,10 +79,12 @@ void core_attention(std::vector<SavedTensor>& out, const ModelShape& m, const Pl
   }
   const double width = static_cast<double>(z.rank.heads) * (m.mla ? m.mla->v : m.head_dim);
   // The output of flash attention is an operand of its own backward pass as well, in bf16; an fp8
-  // projection keeps a second copy.
+  // projection keeps a second copy. DeepSeek keeps one for both, in E5M6 (V3 report, 3.3.3).
   const bool flash = stack.attention != hw::AttentionKernel::Unfused;
-  out.push_back({"attention", "projection input", t * width, z.in, 0, Needed::ForBAndW});
-  if (flash && z.in < z.e) out.push_back({"attention", "output", t * width, z.e});
+  const bool shared = flash && p.precision == Precision::Fp8DeepSeek && stack.fp8_saves;
+  out.push_back(
+      {"attention", "projection input", t * width, shared ? 1.5 : z.in, 0, Needed::ForBAndW});
+  if (flash && !shared && z.in < z.e) out.push_back({"attention", "output", t * width, z.e});
 }
 
 void attention(std::vector<SavedTensor>& out, const ModelShape& m, const Plan& p,
@@ -96,7 +100,8 @@ void attention(std::vector<SavedTensor>& out, const ModelShape& m, const Plan& p
       out.push_back({"attention", "compressed query", r * a.q_lora, z.e, kPerOp});
       out.push_back({"attention", "query up-projection input", r * a.q_lora, z.in, kMlaUp | kPerOp,
                      Needed::ForBAndW});
-      out.push_back({"attention", "compressed query gradient", r * a.q_lora, z.e, 0, Needed::ForW});
+      out.push_back(
+          {"attention", "compressed query gradient", r * a.q_lora, z.in, 0, Needed::ForW});
     }
     out.push_back({"attention", "compressed key-value", r * (a.kv_lora + a.qk_rope), z.e, kPerOp});
     out.push_back({"attention", "key-value up-projection input", r * a.kv_lora, z.in,
@@ -118,8 +123,8 @@ void attention(std::vector<SavedTensor>& out, const ModelShape& m, const Plan& p
   }
   core_attention(out, m, p, stack, seq, z);
   if (stack.dropout) out.push_back({"residual", "dropout mask", r * h, 1, kPerOp});
-  out.push_back({"attention", "qkv gradient", t * qkv, z.e, 0, Needed::ForW});
-  out.push_back({"attention", "projection gradient", r * h, z.e, 0, Needed::ForW});
+  out.push_back({"attention", "qkv gradient", t * qkv, z.in, 0, Needed::ForW});
+  out.push_back({"attention", "projection gradient", r * h, z.in, 0, Needed::ForW});
 }
 
 // A pair of linear maps with an activation between, `rows` tokens wide.
@@ -146,7 +151,7 @@ void mlp(std::vector<SavedTensor>& out, const ModelShape& m, const Plan& p, cons
                    names.dropped_by | kActivation | kPerOp, Needed::ForBAndW});
   else
     out.push_back({names.module, "second map input", rows * width, z.in, 0, Needed::ForW});
-  out.push_back({names.module, "first map gradient", rows * in, z.e, 0, Needed::ForW});
+  out.push_back({names.module, "first map gradient", rows * in, z.in, 0, Needed::ForW});
 }
 
 void dense_mlp(std::vector<SavedTensor>& out, const ModelShape& m, const Plan& p,
@@ -157,7 +162,7 @@ void dense_mlp(std::vector<SavedTensor>& out, const ModelShape& m, const Plan& p
   mlp(out, m, p, stack, z, {"MLP", kMlp}, t, static_cast<double>(m.ffn) / p.tp);
   if (stack.dropout) out.push_back({"residual", "dropout mask", r * z.h, 1, kPerOp});
   if (keeps_per_op(p)) out.push_back({"MLP", "output", r * z.h, z.e});
-  out.push_back({"MLP", "second map gradient", r * z.h, z.e, 0, Needed::ForW});
+  out.push_back({"MLP", "second map gradient", r * z.h, z.in, 0, Needed::ForW});
 }
 
 void mixture(std::vector<SavedTensor>& out, const ModelShape& m, const Plan& p,
@@ -173,12 +178,12 @@ void mixture(std::vector<SavedTensor>& out, const ModelShape& m, const Plan& p,
   // Unless the routing weights are applied inside the activation, the weighted sum over experts
   // needs their outputs (Megatron-Core's memory-efficient permutation avoids it).
   if (!stack.fused_permute) out.push_back({"experts", "expert outputs", rows * z.h, z.e, kMoe});
-  out.push_back({"experts", "second map gradient", rows * z.h, z.e, 0, Needed::ForW});
+  out.push_back({"experts", "second map gradient", rows * z.h, z.in, 0, Needed::ForW});
   if (e.shared_ffn > 0) {
     mlp(out, m, p, stack, z, {"shared expert", kSharedExpert | kMoe}, t,
         static_cast<double>(e.shared_ffn) / p.tp);
     if (e.shared_gate) out.push_back({"shared expert", "output", r * z.h, z.e, kSharedExpert});
-    out.push_back({"shared expert", "second map gradient", r * z.h, z.e, 0, Needed::ForW});
+    out.push_back({"shared expert", "second map gradient", r * z.h, z.in, 0, Needed::ForW});
   }
 }
 

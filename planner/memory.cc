@@ -194,13 +194,35 @@ void walk(const std::vector<Task>& order, const std::vector<PassBytes>& chunks, 
   }
 }
 
-std::vector<char> held_chunks(const Schedule& s, std::size_t rank) {
-  std::vector<char> holds(static_cast<std::size_t>(s.chunks), 0);
-  for (const Task& t : s.order[rank]) {
-    holds[t.chunk] = 1;
-    if (t.phase == sim::Phase::FB) holds[t.chunk2] = 1;
-  }
+// Which chunks each rank holds, [rank][chunk]; both copies of a DualPipe chunk.
+std::vector<std::vector<char>> held_chunks(const Plan& p, const Schedule& s) {
+  const auto chunks = static_cast<std::size_t>(s.chunks);
+  std::vector<std::vector<char>> holds(s.order.size(), std::vector<char>(chunks, 0));
+  for (int c = 0; c < s.chunks; ++c)
+    for (int micro_batch : {0, s.micro_batches - 1}) {
+      const int r = rank_of(p.schedule, p.pp, p.vpp, s.micro_batches, c, micro_batch);
+      holds[static_cast<std::size_t>(r)][static_cast<std::size_t>(c)] = 1;
+    }
   return holds;
+}
+
+struct Peak {
+  double highest = 0;      // activations and transient tensors
+  double activations = 0;  // of that, what passes keep
+  int passes = 0;          // that keep it
+};
+
+Peak activation_peak(const std::vector<Task>& order, const std::vector<PassBytes>& chunks) {
+  Peak peak;
+  double before = 0;
+  int passes_before = 0;
+  walk(order, chunks, [&](const Task&, double after, double highest, int passes) {
+    if (highest > peak.highest)
+      peak = {highest, std::max(before, after), std::max(passes_before, passes)};
+    before = after;
+    passes_before = passes;
+  });
+  return peak;
 }
 
 bool is_fp8(Precision p) {
@@ -322,8 +344,8 @@ std::vector<StandingMemory> standing_memory(const ModelShape& m, const Plan& p,
   const ActivationSums a = activation_sums(m, p, stack, seq);
   const Shares s = shares(m, p);
   std::vector<StandingMemory> out;
-  for (std::size_t r = 0; r < schedule.order.size(); ++r) {
-    const Stand x = stand(m, p, stack, a, s, held_chunks(schedule, r));
+  for (const std::vector<char>& holds : held_chunks(p, schedule)) {
+    const Stand x = stand(m, p, stack, a, s, holds);
     out.push_back({Bytes(x.weights), Bytes(x.gradients), Bytes(x.optimizer), Bytes(x.buffers)});
   }
   return out;
@@ -353,30 +375,29 @@ MemoryUse memory_use(const ModelShape& m, const Plan& p, const hw::Stack& stack,
   for (const ChunkLayout& c : p.layout) chunks.push_back(pass_bytes(m, p, a, c));
   MemoryUse use;
   use.ranks.reserve(schedule.order.size());
+  const std::vector<std::vector<char>> holds = held_chunks(p, schedule);
   for (std::size_t r = 0; r < schedule.order.size(); ++r) {
-    const Stand x = stand(m, p, stack, a, s, held_chunks(schedule, r));
-    double activations = 0, highest = -1;
-    int in_flight = 0;
-    double before = 0;
-    int passes_before = 0;
-    walk(schedule.order[r], chunks, [&](const Task&, double after, double high, int passes) {
-      if (high > highest) {
-        highest = high;
-        activations = std::max(before, after);
-        in_flight = std::max(passes_before, passes);
-      }
-      before = after;
-      passes_before = passes;
-    });
+    Stand x = stand(m, p, stack, a, s, holds[r]);
+    Peak peak = activation_peak(schedule.order[r], chunks);
+    // FSDP allocates gradient shards as the backward pass frees activations: with one micro-batch
+    // the two never meet in full.
+    if (p.zero == Zero::Full && p.pp == 1 && schedule.micro_batches == 1) {
+      const double working = std::max(chunks[0].backward, chunks[0].forward);
+      if (peak.highest > x.gradients + working)
+        x.gradients = 0;
+      else
+        peak = {.highest = working, .activations = 0, .passes = 0};
+    }
     RankMemory rank;
     rank.at_peak[static_cast<int>(Cause::Weights)] = Bytes(x.weights);
     rank.at_peak[static_cast<int>(Cause::Gradients)] = Bytes(x.gradients);
     rank.at_peak[static_cast<int>(Cause::Optimizer)] = Bytes(x.optimizer);
-    rank.at_peak[static_cast<int>(Cause::Activations)] = Bytes(activations);
-    rank.at_peak[static_cast<int>(Cause::Buffers)] = Bytes(x.buffers + highest - activations);
+    rank.at_peak[static_cast<int>(Cause::Activations)] = Bytes(peak.activations);
+    rank.at_peak[static_cast<int>(Cause::Buffers)] =
+        Bytes(x.buffers + peak.highest - peak.activations);
     rank.at_peak[static_cast<int>(Cause::Reserve)] = stack.reserve;
     for (const Bytes& b : rank.at_peak) rank.peak += b;
-    rank.micro_batches_in_flight = in_flight;
+    rank.micro_batches_in_flight = peak.passes;
     use.peak = std::max(use.peak, rank.peak);
     use.ranks.push_back(rank);
   }

@@ -147,7 +147,7 @@ void predict_row(const json& row, const json& file, std::vector<Row>& out) {
   const std::string source = row.at("source");
   const ModelShape m = read_model(file.at("models").at(row.at("model").get<std::string>()));
   const hw::Stack stack = read_stack(file.at("sources").at(source));
-  const Plan p = read_plan(row.at("plan"), m, source);
+  Plan p = read_plan(row.at("plan"), m, source);
   const int seq = row.at("seq");
   const std::string id = row.at("id"), what = row.value("what", "peak");
   if (row.contains("percent")) {
@@ -155,7 +155,10 @@ void predict_row(const json& row, const json& file, std::vector<Row>& out) {
     return;
   }
   const std::int64_t batch = row.at("batch").is_null() ? 8 * p.dp : row.at("batch").get<int>();
-  const int micro_batches = static_cast<int>(batch / p.dp / p.micro_batch);
+  int micro_batches = static_cast<int>(batch / p.dp / p.micro_batch);
+  // An automatic schedule that fills its limit: as many passes alive on every stage.
+  const int fills = row.at("plan").value("fills", 0);
+  if (fills > 0) p.schedule = ScheduleKind::GPipe, micro_batches = fills * p.pp;
   const Schedule schedule = make_schedule(p.schedule, p.pp, p.vpp, micro_batches);
   const MemoryUse use = memory_use(m, p, stack, {.seq = seq, .global_batch = batch}, schedule);
   const double factor =
@@ -167,7 +170,10 @@ void predict_row(const json& row, const json& file, std::vector<Row>& out) {
     return;
   }
   double predicted = 0;
-  for (const RankMemory& r : use.ranks) {
+  const int only = row.value("stage", -1);
+  for (std::size_t i = 0; i < use.ranks.size(); ++i) {
+    const RankMemory& r = use.ranks[i];
+    if (only >= 0 && static_cast<int>(i) != only) continue;
     double x = gib(r.peak);
     if (what == "states")
       x = at(r, Cause::Weights) + at(r, Cause::Gradients) + at(r, Cause::Optimizer);
