@@ -12,6 +12,9 @@
 // their own read_custom / write_custom / schema_custom. A struct may add finish(Value, T&), run
 // after its fields are read, to refuse combinations.
 //
+// v.notes(key, doc) is an object of texts by key (sources of figures), v.ignored(key, doc) a text
+// for other programs.
+//
 // Parts with a Catalogue can be given by name ("h800-2048"), in full, or by name with changes
 // ({"base": "h800-2048", "gpus": 1024}).
 #pragma once
@@ -109,6 +112,7 @@ struct KeyList {
     keys.emplace_back(key);
   }
   void notes(const char* key, const char*) { keys.emplace_back(key); }
+  void ignored(const char* key, const char*) { keys.emplace_back(key); }
 };
 
 // An object of texts, whose keys are keys of the struct: where each figure is from.
@@ -134,6 +138,9 @@ class Reader {
   }
   void notes(const char* key, const char*) {
     if (const auto v = value_.find(key)) read_notes(*v, keys_);
+  }
+  void ignored(const char* key, const char*) {
+    if (const auto v = value_.find(key)) read_text(*v);
   }
 
  private:
@@ -245,6 +252,7 @@ struct Writer {
     if (!j.is_null()) out[key] = std::move(j);
   }
   void notes(const char*, const char*) {}
+  void ignored(const char*, const char*) {}
 };
 
 template <class T>

@@ -77,7 +77,6 @@ struct LayoutChoice {
 };
 void read_custom(const hw::Value& v, LayoutChoice& out, const hw::Rule& rule);
 hw::ordered_json write_custom(const LayoutChoice& layout);
-hw::ordered_json schema_custom(const LayoutChoice*);
 
 template <class V>
 void fields(V& v, Recompute& r) {

@@ -66,6 +66,7 @@ hw::ordered_json write_custom(const ModelPart& part);
 
 template <class V>
 void fields(V& v, Scenario& s) {
+  v.ignored("$schema", "for editors");
   v("name", s.name, {.doc = "shown in reports", .required = true});
   v("description", s.description, {.doc = "the question, and the sources of its figures"});
   v("model", ModelPart{s.model}, {.doc = "what is trained", .required = true});
