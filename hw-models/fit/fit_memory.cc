@@ -74,16 +74,19 @@ FitResult fit_memory(const std::string& folder) {
   const auto measured = [&](const char* kind, const std::vector<Row>& rows) {
     const Kind k = fit(rows);
     result.constants += 2;
-    std::size_t fitted = 0;
-    std::vector<double> residuals;
+    std::size_t fitted = 0, unseen = 0;
+    double modelled = 0, traced = 0;
     for (const Row& r : rows) {
       if (!r.left_out) ++fitted;
-      if (!r.bytes || !r.left_out) continue;
-      residuals.push_back(
-          std::log((k.launch + *r.bytes / (k.fraction * kH100.memory_rate.si)) / r.seconds));
+      if (!r.left_out || (!r.bytes && r.seconds >= kSmall)) continue;
+      ++unseen;
+      modelled += k.launch + r.bytes.value_or(0) / (k.fraction * kH100.memory_rate.si);
+      traced += r.seconds;
     }
+    Errors error = errors_of({std::log(modelled / traced)});  // of the sum
+    error.rows = unseen;
     result.tables.push_back(
-        {fmt::format("memory hopper {}", kind), "dualpipe", fitted, errors_of(residuals)});
+        {fmt::format("memory hopper {} (sum)", kind), "dualpipe", fitted, error});
     return k;
   };
   const Kind elementwise = measured("elementwise", rows_of(trace, "elementwise"));

@@ -173,6 +173,21 @@ TEST_CASE("stack multipliers divide the time, gaps come on top") {
         Approx(4e-6 + hw::compute_cost(copy, gpu, kPlain, 132).alone.si / 0.4));
 }
 
+TEST_CASE("a static partition keeps matrix products off the SMs of communication") {
+  const hw::Cluster cluster{.gpu = test::h100()};
+  hw::Stack stack = kPlain;
+  stack.comm_sms = 20;
+  const sim::MatMul gemm{.m = 16384, .n = 7168, .k = 4096, .dtype = DType::Fp8Block};
+  const sim::MemoryBound copy{.traffic = 1 * GB};
+  const auto seconds = [&](const sim::Work& w) { return hw::cost(w, cluster, stack).alone.si; };
+  CHECK(seconds(gemm) == matmul_seconds(cluster.gpu, gemm, 132));
+  const double free_copy = seconds(copy);
+  stack.static_sm_partition = true;
+  CHECK(seconds(gemm) == matmul_seconds(cluster.gpu, gemm, 112));
+  CHECK(seconds(copy) == free_copy);
+  CHECK(hw::cost(gemm, cluster, stack).sm_share == Approx(112. / 132));
+}
+
 TEST_CASE("what no measurement stands behind says so") {
   CHECK(hw::compute_cost(sim::MatMul{.m = 4096, .n = 4096, .k = 4096}, test::h100(), kPlain, 132)
             .calibrated);
