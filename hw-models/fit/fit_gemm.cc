@@ -89,7 +89,7 @@ const Harness* harness_of(const Family& family, const GemmRow& row) {
   return nullptr;
 }
 
-enum class Which { Dense, Grouped, All };
+enum class Which { Dense, Grouped };
 
 std::vector<const GemmRow*> select(const std::vector<GemmRow>& rows, const Family& family,
                                    bool left_out, Which which) {
@@ -97,7 +97,7 @@ std::vector<const GemmRow*> select(const std::vector<GemmRow>& rows, const Famil
   for (const GemmRow& r : rows)
     if (r.gpu->architecture == family.architecture && r.op.dtype == family.dtype &&
         r.left_out == left_out && harness_of(family, r) &&
-        (which == Which::All || (which == Which::Grouped) == (r.groups > 1)))
+        (which == Which::Grouped) == (r.groups > 1))
       out.push_back(&r);
   return out;
 }
