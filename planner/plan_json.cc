@@ -90,7 +90,7 @@ void complete_plan(const hw::Value& v, Plan& plan, const ModelShape& model,
       v.fail_got(fmt::format("tp pp cp to divide the cluster's {} GPUs", cluster.gpus),
                  fmt::format("{} {} {}", plan.tp, plan.pp, plan.cp));
     plan.dp = static_cast<int>(cluster.gpus / without_dp);
-  } else if (without_dp * plan.dp != cluster.gpus) {
+  } else if (without_dp > cluster.gpus || without_dp * plan.dp != cluster.gpus) {
     v.find("dp")->fail_got(
         fmt::format("tp pp cp dp to multiply to the cluster's {} GPUs", cluster.gpus),
         fmt::format("{} {} {} {}", plan.tp, plan.pp, plan.cp, plan.dp));

@@ -79,6 +79,12 @@ TEST_CASE("a plan that is not the cluster is an error that names the key") {
       Contains("pp * vpp = 16 chunks"));
 }
 
+TEST_CASE("degrees whose product overflows are refused like any other") {
+  auto plan = hw::read_json_file(kFolder + "deepseek-v3-2048-h800.json").root["plan"];
+  for (const char* key : {"tp", "pp", "cp", "dp"}) plan[key] = 1000000;
+  CHECK_THROWS_WITH(with("/plan", plan), Contains("/plan/dp: expected tp pp cp dp to multiply"));
+}
+
 TEST_CASE("a layout that drops a layer is an error") {
   auto chunks = nlohmann::json::array();
   const Scenario s = read_scenario(kFolder + "deepseek-v3-2048-h800.json");
