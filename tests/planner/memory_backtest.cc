@@ -74,6 +74,14 @@ hw::Stack read_stack(const json& source) {
   return s;
 }
 
+const std::map<std::string, std::uint32_t>& recompute_modules() {
+  static const std::map<std::string, std::uint32_t> names = {{"core-attention", kCoreAttention},
+                                                             {"mla-up", kMlaUp},
+                                                             {"activation", kActivation},
+                                                             {"norm", kNorm}};
+  return names;
+}
+
 Plan read_plan(const json& j, const ModelShape& m, const std::string& source) {
   Plan p;
   p.tp = j.value("tp", 1);
@@ -96,15 +104,12 @@ Plan read_plan(const json& j, const ModelShape& m, const std::string& source) {
   const bool titan = source.starts_with("torchtitan");
   p.zero = titan ? Zero::Full : Zero::Optimizer;
   if (j.value("zero", "") == "none") p.zero = Zero::None;
+  if (j.value("zero", "") == "full") p.zero = Zero::Full;
   if (titan) p.recompute = {Recompute::Mode::Selective, kPerOp};
   if (j.value("recompute", "") == "full") p.recompute = {Recompute::Mode::Full};
-  const std::map<std::string, std::uint32_t> modules = {{"core-attention", kCoreAttention},
-                                                        {"mla-up", kMlaUp},
-                                                        {"activation", kActivation},
-                                                        {"norm", kNorm}};
   for (const auto& name : j.value("modules", json::array())) {
     p.recompute.mode = Recompute::Mode::Selective;
-    p.recompute.modules |= modules.at(name);
+    p.recompute.modules |= recompute_modules().at(name);
   }
   const bool weigh = j.value("ends_count_as_layers", false);
   ModelParts parts{.layers = m.layers, .mtp = m.mtp_depth};
@@ -114,9 +119,37 @@ Plan read_plan(const json& j, const ModelShape& m, const std::string& source) {
   return p;
 }
 
+// A row of the file as our types.
+struct Case {
+  ModelShape model;
+  hw::Stack stack;
+  Plan plan;
+  StepShape step;
+  Schedule schedule;
+};
+
+Case read_case(const json& row, const json& file) {
+  const std::string source = row.at("source");
+  Case c;
+  c.model = read_model(file.at("models").at(row.at("model").get<std::string>()));
+  c.stack = read_stack(file.at("sources").at(source));
+  c.plan = read_plan(row.at("plan"), c.model, source);
+  Plan& p = c.plan;
+  c.step.seq = row.at("seq");
+  // Rows without a batch are torchtitan's 405B runs: 8 micro-batches per replica.
+  c.step.global_batch = row.at("batch").is_null() ? 8 * p.dp : row.at("batch").get<int>();
+  int micro_batches = static_cast<int>(c.step.global_batch / p.dp / p.micro_batch);
+  // An automatic schedule that fills its limit: as many passes alive on every stage.
+  const int fills = row.at("plan").value("fills", 0);
+  if (fills > 0) p.schedule = ScheduleKind::GPipe, micro_batches = fills * p.pp;
+  c.schedule = make_schedule(p.schedule, p.pp, p.vpp, micro_batches);
+  return c;
+}
+
 struct Row {
   std::string id, source;
   double measured, predicted;
+  bool difference = false;  // of two runs: printed, kept out of the mean
   double error() const { return predicted / measured - 1; }
 };
 
@@ -144,25 +177,31 @@ double layer_percent(const ModelShape& m, const Plan& p, const hw::Stack& stack,
 }
 
 void predict_row(const json& row, const json& file, std::vector<Row>& out) {
-  const std::string source = row.at("source");
-  const ModelShape m = read_model(file.at("models").at(row.at("model").get<std::string>()));
-  const hw::Stack stack = read_stack(file.at("sources").at(source));
-  Plan p = read_plan(row.at("plan"), m, source);
-  const int seq = row.at("seq");
-  const std::string id = row.at("id"), what = row.value("what", "peak");
+  const std::string id = row.at("id"), what = row.value("what", "peak"), source = row.at("source");
+  const Case c = read_case(row, file);
   if (row.contains("percent")) {
-    out.push_back({id, source, row.at("percent"), layer_percent(m, p, stack, seq)});
+    out.push_back(
+        {id, source, row.at("percent"), layer_percent(c.model, c.plan, c.stack, c.step.seq)});
     return;
   }
-  const std::int64_t batch = row.at("batch").is_null() ? 8 * p.dp : row.at("batch").get<int>();
-  int micro_batches = static_cast<int>(batch / p.dp / p.micro_batch);
-  // An automatic schedule that fills its limit: as many passes alive on every stage.
-  const int fills = row.at("plan").value("fills", 0);
-  if (fills > 0) p.schedule = ScheduleKind::GPipe, micro_batches = fills * p.pp;
-  const Schedule schedule = make_schedule(p.schedule, p.pp, p.vpp, micro_batches);
-  const MemoryUse use = memory_use(m, p, stack, {.seq = seq, .global_batch = batch}, schedule);
+  const MemoryUse use = memory_use(c.model, c.plan, c.stack, c.step, c.schedule);
   const double factor =
       file.at("sources").at(source).at("measure") == "reserved" ? kReservedOverAllocated : 1;
+  if (what == "saving") {
+    Case less = c;
+    const std::string without = row.at("without");
+    if (without == "permute")
+      less.stack.fused_permute = true;
+    else
+      less.plan.recompute = {Recompute::Mode::Selective, recompute_modules().at(without)};
+    const MemoryUse saved = memory_use(less.model, less.plan, less.stack, less.step, less.schedule);
+    const std::size_t stage = row.at("stage");
+    out.push_back(
+        {id, source, row.at("GiB"),
+         at(use.ranks[stage], Cause::Activations) - at(saved.ranks[stage], Cause::Activations),
+         true});
+    return;
+  }
   if (row.at("GiB").is_array()) {
     for (std::size_t r = 0; r < use.ranks.size(); ++r)
       out.push_back({fmt::format("{} stage {}", id, r), source, row.at("GiB").at(r),
@@ -185,22 +224,49 @@ void predict_row(const json& row, const json& file, std::vector<Row>& out) {
   out.push_back({id, source, row.at("GiB"), factor * predicted});
 }
 
+json published() {
+  std::ifstream in(RECKON_SOURCE "/tests/planner/data/memory_runs.json");
+  return json::parse(in);
+}
+
+// As the planner decides: peak with the stack's reserve against the device's memory.
+bool fits(const json& row, const json& file) {
+  const json& source = file.at("sources").at(row.at("source").get<std::string>());
+  Case c = read_case(row, file);
+  c.stack.reserve = hw::stack(source.at("stack")).reserve;
+  const Bytes peak = memory_use(c.model, c.plan, c.stack, c.step, c.schedule).peak;
+  UNSCOPED_INFO(row.at("id") << ": " << gib(peak) << " GiB");
+  return peak < hw::gpu(source.at("gpu")).memory;
+}
+
 }  // namespace
 
+TEST_CASE("no plan known to run is called out of memory, none known to fail is called fitting") {
+  const json file = published();
+  for (const json& row : file.at("rows"))
+    if (file.at("sources").at(row.at("source").get<std::string>()).contains("gpu"))
+      CHECK(fits(row, file));
+  for (const json& row : file.at("outcomes")) CHECK(fits(row, file) == row.at("runs").get<bool>());
+}
+
 TEST_CASE("peak memory against published runs") {
-  std::ifstream in(RECKON_SOURCE "/tests/planner/data/memory_runs.json");
-  const json file = json::parse(in);
+  const json file = published();
   std::vector<Row> rows;
   for (const json& row : file.at("rows")) predict_row(row, file, rows);
 
   std::map<std::string, std::pair<int, double>> by_source;
   double sum = 0, worst = 0;
+  int scored = 0;
+  std::map<std::pair<std::string, double>, double> distinct;  // measured, repeats counted once
   fmt::print("{:58} {:>10} {:>10} {:>8}\n", "memory", "measured", "predicted", "error");
   for (const Row& r : rows) {
     fmt::print("{:58} {:10.2f} {:10.2f} {:7.1f}%\n", r.id, r.measured, r.predicted,
                100 * r.error());
+    if (r.difference) continue;
+    ++scored;
     sum += std::abs(r.error());
     worst = std::max(worst, std::abs(r.error()));
+    if (r.source != "korthikanti") distinct[{r.source, r.measured}] = std::abs(r.error());
     auto& s = by_source[r.source];
     ++s.first, s.second += std::abs(r.error());
   }
@@ -208,8 +274,16 @@ TEST_CASE("peak memory against published runs") {
     fmt::print("{:58} not scored: {}\n", u[0].get<std::string>(), u[1].get<std::string>());
   for (const auto& [name, s] : by_source)
     fmt::print("  {:34} {:3} rows, mean error {:5.1f}%\n", name, s.first, 100 * s.second / s.first);
-  const double mape = 100 * sum / static_cast<double>(rows.size());
-  fmt::print("  scored {} figures, not scored {}: MAPE {:.2f}%, worst {:.1f}%\n", rows.size(),
+  const double mape = 100 * sum / scored;
+  fmt::print("  scored {} figures, not scored {}: MAPE {:.2f}%, worst {:.1f}%\n", scored,
              file.at("unscored").size(), mape, 100 * worst);
-  CHECK(mape <= 6);
+  double distinct_sum = 0;
+  for (const auto& [row, error] : distinct) distinct_sum += error;
+  const double distinct_mape = 100 * distinct_sum / static_cast<double>(distinct.size());
+  fmt::print(
+      "  without the paper formulas, equal figures of a source counted once: {} figures, MAPE "
+      "{:.2f}%\n",
+      distinct.size(), distinct_mape);
+  CHECK(mape <= 3);
+  CHECK(distinct_mape <= 6);
 }
