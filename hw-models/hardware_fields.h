@@ -162,6 +162,8 @@ void fields(V& v, Stack& s) {
   v("fused_wgrad_accumulation", s.fused_wgrad_accumulation,
     {.doc = "weight gradient GEMM adds into the main gradient", .required = true});
   v("dropout", s.dropout, {.doc = "runs dropout kernels", .required = true});
+  v("balanced_context", s.balanced_context,
+    {.doc = "context-parallel ranks get equal causal work", .required = true});
   v("cuda_graphs", s.cuda_graphs, {.doc = "launches whole graphs", .required = true});
   v("kernel_gap", s.kernel_gap,
     {.doc = "device idle between two kernels of one stream", .required = true, .max = 1e-2});
@@ -184,6 +186,8 @@ void fields(V& v, Stack& s) {
     {.doc = "GEMMs never use the SMs reserved for communication", .required = true});
   v("comm_sms", s.comm_sms,
     {.doc = "SMs that a communication kernel occupies", .required = true, .max = 1000});
+  v("reduce_bytes", s.reduce_bytes,
+    {.doc = "per parameter, of a gradient on the wire", .required = true, .min = 1, .max = 8});
   v("weight_bytes", s.weight_bytes,
     {.doc = "per parameter, at rest", .required = true, .min = 1, .max = 16});
   v("fp8_weight_bytes", s.fp8_weight_bytes,

@@ -32,6 +32,8 @@ struct Stack {
   bool fused_optimizer = true;           // multi-tensor Adam
   bool fused_wgrad_accumulation = true;  // weight gradient GEMM adds into the fp32 gradient buffer
   bool dropout = false;
+  bool balanced_context = true;  // context-parallel ranks get equal causal work (zigzag split);
+                                 // false: the last rank's slice sees every key
   bool cuda_graphs = false;
 
   // Costs between kernels.
@@ -51,11 +53,13 @@ struct Stack {
   bool static_sm_partition = false;  // GEMMs never use the SMs reserved for communication
   int comm_sms = 16;                 // SMs that a communication kernel occupies
 
+  Bytes reduce_bytes{4};  // per parameter, of a gradient on the wire
+
   // Memory. Activations follow from the fusions above.
   Bytes weight_bytes{2};  // per parameter, at rest; 4: fp32 shards, gathered in bf16 for use (FSDP)
   Bytes fp8_weight_bytes{4};  // per matrix parameter of an fp8 plan: bf16 and both fp8 layouts, or
                               // 2 with fp8 parameters
-  Bytes logit_bytes{6};   // per logit when the loss peaks: logits, softmax, their gradients
+  Bytes logit_bytes{6};       // per logit when the loss peaks: logits, softmax, their gradients
   bool fp8_saves = true;  // fp8 maps keep their fp8 input for the weight gradient, not the bf16 one
   bool wgrad_placeholders = false;  // autograd gets one bf16 tensor per distinct weight shape, kept
                                     // for good (Transformer Engine 2 with fused accumulation)

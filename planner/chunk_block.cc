@@ -185,7 +185,7 @@ class Writer {
   void reduce(double dense, double experts) {
     const auto add = [&](double count, const sim::Group& shard, const sim::Group& replica) {
       if (count <= 0) return;
-      const Bytes bytes = count * c_.stack.grad_bytes;
+      const Bytes bytes = count * c_.stack.reduce_bytes;
       if (shard.size > 1)
         out_.communicate(
             "fsdp.reduce",

@@ -210,7 +210,7 @@ void LayerOps::core_attention(int layer, bool backward) {
       .kv_heads = model_.mla ? shape_.heads : shape_.kv_heads,
       .seq_q = seq_ / plan_.cp,
       // The zigzag split gives every rank the mean visible length.
-      .seq_k = plan_.cp == 1 ? seq_ : (seq_ + seq_ / plan_.cp) / 2,
+      .seq_k = plan_.cp == 1 || !stack_.balanced_context ? seq_ : (seq_ + seq_ / plan_.cp) / 2,
       .qk_dim = model_.mla ? model_.mla->qk_nope + model_.mla->qk_rope : model_.head_dim,
       .v_dim = model_.mla ? model_.mla->v : model_.head_dim,
       .window = model_.windows.empty() ? 0 : model_.windows[static_cast<std::size_t>(layer)],
@@ -679,8 +679,31 @@ void LayerOps::forward(int layer) {
   rest_forward(layer);
 }
 
+// Selective checkpointing per op: outputs of attention and of every second matrix product are kept
+// (of q, k, v, out, gate, up, down those with odd numbers), everything else is repeated.
+// torchtitan, "selective" with option "op".
+void LayerOps::recompute_per_op(int layer) {
+  if (!recomputes(kPerOp) || model_.mla || is_moe(layer)) return;
+  out_.enter(sim::Phase::B, true);
+  const double t = shape_.tokens, ts = shape_.split_tokens;
+  const std::int64_t h = model_.hidden, kv = shape_.kv_heads * model_.head_dim,
+                     q = shape_.heads * model_.head_dim;
+  const std::int64_t f = model_.ffn / plan_.tp;
+  norm_forward("attn.norm", ts, h, true);
+  linear_forward({"attn.qkv", t, kv, h});
+  if (model_.positions == Positions::Rope)
+    memory("attn.rope", MemoryKind::Elementwise, 4 * t * static_cast<double>(q + kv), 2);
+  linear_forward({"attn.out", t, h, q});
+  memory("attn.residual", MemoryKind::Elementwise, 6 * ts * static_cast<double>(h));
+  norm_forward("mlp.norm", ts, h, true);
+  linear_forward({"mlp.up", t, f, h});
+  activation("mlp.activation", t, f, false, false);
+  out_.enter(sim::Phase::B);
+}
+
 void LayerOps::backward(int layer, bool input, bool weights) {
   if (input) {
+    recompute_per_op(layer);
     rest_backward(layer);
     if (is_moe(layer)) out_.after(dispatch_backward());
     mlp_backward(layer);

@@ -61,6 +61,7 @@ class LayerOps {
     bool quantise_grad = true;  // the output's gradient is quantised here; false: it arrives in fp8
   };
 
+  void recompute_per_op(int layer);
   void linear_forward(const Linear& l);
   void linear_input_grad(const Linear& l);
   void linear_weight_grad(const Linear& l);

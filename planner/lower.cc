@@ -313,7 +313,7 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
       dense += n.dense;
       experts += n.experts;
       if (p.zero == Zero::Full) continue;
-      const double grad = stack_.grad_bytes.si;
+      const double grad = stack_.reduce_bytes.si;
       const auto slot = p.overlap.grad_reduce ? last_gradient[c] : last_slot;
       const auto pieces_d = p.overlap.grad_reduce ? buckets(n.dense, g.dp_cp.size) : 1;
       const auto pieces_e = p.overlap.grad_reduce ? buckets(n.experts, g.edp.size) : 1;

@@ -39,7 +39,7 @@ Predictor::Predictor(const ModelShape& model, const hw::Cluster& cluster, const 
       stack_(stack),
       lowering_(model, cluster, stack),
       times_([this](const sim::Work& w) { return hw::cost(w, cluster_, stack_); },
-             stack.host_per_kernel) {}
+             stack.cuda_graphs ? Seconds(0) : stack.host_per_kernel) {}
 
 Predictor::Run Predictor::run(const Plan& plan, const StepShape& step) {
   const int micro_batches =
