@@ -20,6 +20,7 @@
 
 #include "hw-models/catalog.h"
 #include "planner/memory.h"
+#include "planner/scenario_json.h"
 
 using nlohmann::json;
 using namespace reckon;
@@ -250,6 +251,22 @@ TEST_CASE("no plan known to run is called out of memory, none known to fail is c
     if (file.at("sources").at(row.at("source").get<std::string>()).contains("gpu"))
       CHECK(fits(row, file));
   for (const json& row : file.at("outcomes")) CHECK(fits(row, file) == row.at("runs").get<bool>());
+}
+
+TEST_CASE("the published plans of the shipped scenarios fit their devices") {
+  for (const char* name : {"deepseek-v3-2048-h800", "gpt3-175b-1024-a100", "llama3-405b-16k-h100",
+                           "mixtral-8x22b-128-h100", "qwen3-235b-256-h100"}) {
+    const Scenario s = read_scenario(fmt::format("{}/scenarios/{}.json", RECKON_SOURCE, name));
+    const PhaseOfCampaign& phase = s.campaign.front();
+    const Plan& p = phase.plan ? *phase.plan : *s.plan;
+    const int micro_batches = static_cast<int>(phase.global_batch / p.dp / p.micro_batch);
+    const MemoryUse use =
+        memory_use(s.model, p, s.stack, {.seq = phase.seq, .global_batch = phase.global_batch},
+                   make_schedule(p.schedule, p.pp, p.vpp, micro_batches));
+    fmt::print("{:30} {:50} {:6.1f} of {:6.1f} GiB\n", name, describe(p), gib(use.peak),
+               gib(s.cluster.gpu.memory));
+    CHECK(use.peak < s.cluster.gpu.memory);
+  }
 }
 
 TEST_CASE("peak memory against published runs") {
