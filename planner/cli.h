@@ -18,6 +18,39 @@ struct CommonOptions {
   bool json = false;  // the same numbers, for programs
   int threads = 0;    // 0: one per core
 };
+int thread_count(const CommonOptions& common);
+
+struct PlanOptions {
+  std::string scenario;
+  std::string output;  // file for the best plan; empty: none
+  int keep = 10;       // plans to show
+};
+int plan_command(const PlanOptions& options, const CommonOptions& common);
+
+struct SimulateOptions {
+  std::string scenario;
+  std::string plan;   // file; empty: the scenario's own
+  std::string phase;  // of the campaign; empty: the first that is predicted
+  std::string trace;  // file to write; empty: none
+};
+int simulate_command(const SimulateOptions& options, const CommonOptions& common);
+
+struct ImportOptions {
+  std::string config;
+  std::string name;    // of the model; empty: as imported
+  std::string output;  // file; empty: stdout
+};
+int import_command(const ImportOptions& options, const CommonOptions& common);
+
+struct BacktestCommandOptions {
+  std::string runs;
+  bool cross_validate = false;
+  bool rows = false;  // print every row, not only the summaries
+};
+int backtest_command(const BacktestCommandOptions& options, const CommonOptions& common);
+
+// The JSON Schema of scenario files.
+int schema_command();
 
 // What this machine has, and what each thing is needed for.
 int doctor_command(const CommonOptions& common);

@@ -8,6 +8,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "hw-models/strict_json.h"
@@ -55,6 +56,24 @@ int run(int argc, char** argv) {
 
   std::function<int()> chosen;
 
+  SimulateOptions simulate;
+  CLI::App* simulate_app = app.add_subcommand("simulate", "Predict one plan: the scenario's own");
+  simulate_app->add_option("scenario", simulate.scenario, "Scenario file")->required();
+  simulate_app->add_option("--plan", simulate.plan, "Run the plan of this file instead");
+  simulate_app->add_option("--phase", simulate.phase,
+                           "Phase of the campaign to run; the first that is predicted");
+  simulate_app->add_option("--trace", simulate.trace,
+                           "Write every op of the step to this file, for ui.perfetto.dev");
+  simulate_app->callback([&] { chosen = [&] { return simulate_command(simulate, common); }; });
+
+  ImportOptions import;
+  CLI::App* import_app =
+      app.add_subcommand("import", "Turn a Hugging Face config.json into a scenario's model");
+  import_app->add_option("config", import.config, "config.json")->required();
+  import_app->add_option("--name", import.name, "Name of the model");
+  import_app->add_option("--output", import.output, "Write the model to this file");
+  import_app->callback([&] { chosen = [&] { return import_command(import, common); }; });
+
   CLI::App* doctor = app.add_subcommand("doctor", "What this machine has");
   doctor->callback([&] { chosen = [&] { return doctor_command(common); }; });
 
@@ -70,6 +89,15 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
+
+namespace reckon::plan {
+
+int thread_count(const CommonOptions& common) {
+  if (common.threads > 0) return common.threads;
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+}  // namespace reckon::plan
 
 int main(int argc, char** argv) {
   try {

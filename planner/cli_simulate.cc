@@ -1,0 +1,139 @@
+// `reckon simulate`: one plan, one step, and the campaign that it would take.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "planner/bill.h"
+#include "planner/cli.h"
+#include "planner/file.h"
+#include "planner/plan_json.h"
+#include "planner/report.h"
+#include "planner/scenario_json.h"
+#include "planner/table.h"
+#include "sim/folded_timeline.h"
+#include "sim/input_error.h"
+#include "sim/trace.h"
+
+namespace reckon::plan {
+namespace {
+
+// Index of the phase to run.
+std::size_t chosen_phase(const Scenario& s, const SimulateOptions& options) {
+  if (options.phase.empty()) {
+    if (const auto first = searched_phase(s)) return *first;
+    throw InputError(options.scenario +
+                     ": /campaign: expected at least one phase whose gpu_hours are not given");
+  }
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < s.campaign.size(); ++i) {
+    if (s.campaign[i].name == options.phase) {
+      if (s.campaign[i].gpu_hours <= 0) return i;
+      throw InputError(fmt::format("--phase {}: its gpu_hours are given, there is nothing to run",
+                                   options.phase));
+    }
+    names.push_back(s.campaign[i].name);
+  }
+  const std::string nearest = hw::nearest_spelling(options.phase, names);
+  throw InputError(
+      fmt::format("--phase: no phase \"{}\" in {}; {}", options.phase, options.scenario,
+                  nearest.empty() ? fmt::format("expected \"{}\"", fmt::join(names, "\", \""))
+                                  : fmt::format("did you mean \"{}\"?", nearest)));
+}
+
+Plan chosen_plan(const Scenario& s, const SimulateOptions& options, std::size_t phase) {
+  if (!options.plan.empty())
+    return plan_from_json(hw::read_json_file(options.plan), s.model, s.cluster);
+  if (s.campaign[phase].plan) return *s.campaign[phase].plan;
+  if (s.plan) return *s.plan;
+  throw InputError(options.scenario +
+                   ": the scenario has no /plan to run; give one with --plan FILE, or let `reckon "
+                   "plan` find one");
+}
+
+}  // namespace
+
+int simulate_command(const SimulateOptions& options, const CommonOptions& common) {
+  const Scenario s = read_scenario(options.scenario);
+  const std::size_t phase = chosen_phase(s, options);
+  const Plan plan = chosen_plan(s, options, phase);
+  const StepShape step = step_shape(s.campaign[phase]);
+
+  if (const auto no = why_illegal(s.model, s.cluster, s.stack, plan, step)) {
+    if (common.json)
+      fmt::print("{}\n", ordered_json{{"scenario", s.name},
+                                      {"plan", plan_to_json(plan)},
+                                      {"feasible", false},
+                                      {"reason", no->why},
+                                      {"detail", no->detail}}
+                             .dump(2));
+    else
+      fmt::print("{}\n{}\n\nThe plan can't run: {}{}\n", headline(s, step), describe(plan), no->why,
+                 no->detail.empty() ? "" : " (" + no->detail + ")");
+    return kInfeasible;
+  }
+
+  Predictor predictor(s.model, s.cluster, s.stack);
+  const Predictor::Run run = predictor.run(plan, step);
+  const StepAnswer answer{.plan = plan,
+                          .prediction = run.prediction,
+                          .step = step,
+                          .use = step_use(run, predictor),
+                          .memory_limit = memory_limit(s)};
+  if (!options.trace.empty())
+    write_file(options.trace,
+               sim::chrome_trace(sim::timeline(run.program, run.folded, predictor.times())));
+
+  // The bill of the phases that can run: this plan for the phase it was simulated for, the
+  // scenario's own plans for the others.
+  Scenario known = s;
+  known.campaign.clear();
+  std::vector<Plan> plans;
+  std::vector<std::string> unplanned;
+  for (std::size_t i = 0; i < s.campaign.size(); ++i) {
+    const PhaseOfCampaign& p = s.campaign[i];
+    if (i == phase || p.gpu_hours > 0 || p.plan) {
+      known.campaign.push_back(p);
+      plans.push_back(i == phase ? plan : p.plan.value_or(plan));
+    } else {
+      unplanned.push_back(p.name);
+    }
+  }
+  const auto bill = predicted_bill(known, plans, predictor);
+  const Bill* campaign = std::get_if<Bill>(&bill);
+  const bool whole = campaign != nullptr && unplanned.empty();
+
+  if (common.json) {
+    ordered_json out = {{"scenario", s.name}, {"phase", s.campaign[phase].name}};
+    out.update(to_json(answer));
+    out["feasible"] = fits(answer);
+    if (campaign != nullptr) {
+      out["campaign"] = to_json(*campaign);
+      out["campaign"]["unplanned_phases"] = unplanned;
+      out["budget"] = whole ? to_json(verdict(*campaign, s.budget)) : nullptr;
+    } else {
+      const NoBill& no = std::get<NoBill>(bill);
+      out["campaign"] = nullptr;
+      out["campaign_reason"] = fmt::format("phase {}: {} {}", no.phase, no.why.why, no.why.detail);
+    }
+    fmt::print("{}\n", out.dump(2));
+    return fits(answer) ? kDone : kInfeasible;
+  }
+
+  fmt::print("{}\nPlan: {}\n\n{}\nCampaign\n", headline(s, step), describe(plan), to_text(answer));
+  if (campaign != nullptr) {
+    fmt::print("{}", to_text(*campaign, s.cluster.currency));
+    if (!unplanned.empty())
+      fmt::print("{}", wrapped(fmt::format("Not counted, because the scenario gives them no plan: "
+                                           "{}. `reckon plan` finds plans for them.",
+                                           fmt::join(unplanned, ", "))));
+    const Verdict v = verdict(*campaign, s.budget);
+    if (whole && !v.lines.empty()) fmt::print("\nBudget\n{}", to_text(v, s.cluster.currency));
+  } else {
+    const NoBill& no = std::get<NoBill>(bill);
+    fmt::print("  no bill: phase \"{}\" can't run with its plan: {} ({})\n", no.phase, no.why.why,
+               no.why.detail);
+  }
+  return fits(answer) ? kDone : kInfeasible;
+}
+
+}  // namespace reckon::plan

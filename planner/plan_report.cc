@@ -1,0 +1,232 @@
+#include "planner/plan_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "planner/plan_json.h"
+#include "planner/table.h"
+
+namespace reckon::plan {
+namespace {
+
+const Bill* bill_of(const PlanRow& row) {
+  return std::get_if<Bill>(&row.bill);
+}
+
+ordered_json row_json(const PlanRow& r, const Scenario& s) {
+  const Bill* bill = bill_of(r);
+  const auto or_null = [&](auto value) {
+    return bill != nullptr ? ordered_json(value(*bill)) : ordered_json(nullptr);
+  };
+  return {{"name", describe(r.plan)},
+          {"plan", plan_to_json(r.plan)},
+          {"step_s", r.prediction.step.si},
+          {"gpu_hours", or_null([](const Bill& b) { return b.gpu_hours; })},
+          {"days", or_null([](const Bill& b) { return b.days; })},
+          {"cost", bill != nullptr && bill->money ? ordered_json(*bill->money) : nullptr},
+          {"peak_memory_GiB", r.prediction.memory.peak / GiB},
+          {"fits", r.fits},
+          {"meets_budget", r.meets(s.budget)}};
+}
+
+ordered_json statistics_json(const SearchStatistics& t) {
+  ordered_json rejected = ordered_json::object();
+  for (const auto& [reason, count] : t.rejected) rejected[reason] = count;
+  return {{"candidates", t.candidates},
+          {"feasible", t.feasible},
+          {"simulated", t.simulated},
+          {"pruned_by_bound", t.pruned_by_bound},
+          {"rejected", rejected},
+          {"wall_s", t.wall_s},
+          {"interrupted", t.interrupted},
+          {"certificate",
+           {{"best_step_s", t.best_step.si},
+            {"smallest_unexplored_bound_s", t.smallest_unexplored_bound.si > 0
+                                                ? ordered_json(t.smallest_unexplored_bound.si)
+                                                : ordered_json(nullptr)}}}};
+}
+
+std::string verdict_text(const PlanAnswer& a, const Scenario& s) {
+  const bool has_budget = s.budget.gpu_hours || s.budget.days || s.budget.money;
+  if (a.plans.empty())
+    return wrapped("Verdict: no plan of this search space can run; the reasons are tallied below.",
+                   0);
+  const PlanRow& best = a.plans.front();
+  const Bill* bill = bill_of(best);
+  if (bill == nullptr) {
+    const NoBill& no = std::get<NoBill>(best.bill);
+    return wrapped(fmt::format("Verdict: no bill. Phase \"{}\" can't run: {} ({}).", no.phase,
+                               no.why.why, no.why.detail),
+                   0);
+  }
+  const std::string needs = fmt::format(
+      "{} GPU-hours, {:.1f} days on {} GPUs{}", grouped(bill->gpu_hours), bill->days,
+      grouped(s.cluster.gpus),
+      bill->money ? fmt::format(", {} {}", grouped(*bill->money), s.cluster.currency) : "");
+  if (!has_budget)
+    return wrapped(fmt::format("Verdict: no budget is given; the fastest plan takes {}.", needs),
+                   0);
+
+  std::string out;
+  const auto meeting = std::count_if(a.plans.begin(), a.plans.end(),
+                                     [&](const PlanRow& r) { return r.meets(s.budget); });
+  if (meeting > 0)
+    out =
+        wrapped(fmt::format("Verdict: THE BUDGET IS MET, by {} of the {} plans below. The fastest "
+                            "takes {}.",
+                            meeting, a.plans.size(), needs),
+                0);
+  else
+    out =
+        wrapped(fmt::format("Verdict: NO PLAN MEETS THE BUDGET. The fastest takes {}.", needs), 0);
+  out += to_text(verdict(*bill, s.budget), s.cluster.currency);
+
+  if (!a.what_ifs.empty()) {
+    out += "\nWhat would change that, the plan otherwise held\n";
+    Table t{.columns = {{"", Align::Left}, {"GPU-hours"}, {"days"}, {"budget", Align::Left}}};
+    for (const WhatIf& w : a.what_ifs)
+      t.rows.push_back({w.change, grouped(w.bill.gpu_hours), fmt::format("{:.1f}", w.bill.days),
+                        w.meets ? "met" : "not met"});
+    out += text(t);
+  }
+  return out;
+}
+
+std::string plans_text(const PlanAnswer& a, const Scenario& s) {
+  Table t{.columns = {{""}, {"plan", Align::Left}, {"step"}, {"GPU-hours"}, {"days"}}};
+  const bool money = s.cluster.price_per_gpu_hour > 0;
+  if (money) t.columns.push_back({s.cluster.currency});
+  t.columns.push_back({"memory"});
+  t.columns.push_back({"budget", Align::Left});
+  const auto add = [&](const std::string& label, const PlanRow& r) {
+    const Bill* b = bill_of(r);
+    std::vector<std::string> row = {label, describe(r.plan), duration(r.prediction.step),
+                                    b != nullptr ? grouped(b->gpu_hours) : "",
+                                    b != nullptr ? fmt::format("{:.1f}", b->days) : ""};
+    if (money) row.push_back(b != nullptr && b->money ? grouped(*b->money) : "");
+    row.push_back(gibibytes(r.prediction.memory.peak));
+    row.push_back(!r.fits ? "does not fit in memory" : r.meets(s.budget) ? "met" : "not met");
+    t.rows.push_back(std::move(row));
+  };
+  for (std::size_t i = 0; i < a.plans.size(); ++i) add(fmt::format("{}", i + 1), a.plans[i]);
+  if (a.published) add("given", *a.published);
+  std::string out = text(t);
+  if (a.published_refused)
+    out += fmt::format("  The given plan can't run: {} ({})\n", a.published_refused->why,
+                       a.published_refused->detail);
+  return out;
+}
+
+std::string beside_text(const PlanRow& best, const PlanRow& given) {
+  Table t{.columns = {{"", Align::Left}, {"plan 1"}, {"given"}, {"difference"}}};
+  const auto add = [&](const char* name, Seconds x, Seconds y) {
+    if (x.si == 0 && y.si == 0) return;
+    t.rows.push_back(
+        {name, duration(x), duration(y), (x < y ? "-" : "+") + duration(x < y ? y - x : x - y)});
+  };
+  const Phases &p = best.prediction.phases, &q = given.prediction.phases;
+  add("F", p.f, q.f);
+  add("B", p.b, q.b);
+  add("W", p.w, q.w);
+  add("FB", p.fb, q.fb);
+  add("bubble", p.bubble, q.bubble);
+  add("gradients", p.gradients, q.gradients);
+  add("optimizer", p.optimizer, q.optimizer);
+  add("host", p.host, q.host);
+  add("step", best.prediction.step, given.prediction.step);
+  return text(t);
+}
+
+std::string search_text(const SearchStatistics& t) {
+  const auto count = [](std::int64_t n) { return grouped(static_cast<double>(n)); };
+  std::string out = wrapped(fmt::format(
+      "{} candidates, {} feasible, {} simulated, {} cut by their bound.", count(t.candidates),
+      count(t.feasible), count(t.simulated), count(t.pruned_by_bound)));
+  if (t.best_step.si > 0)
+    out += wrapped(
+        t.smallest_unexplored_bound.si > 0
+            ? fmt::format("Certificate: the best step is {:.4f} s and no unexplored plan can take "
+                          "less than {:.4f} s.",
+                          t.best_step.si, t.smallest_unexplored_bound.si)
+            : fmt::format("Certificate: the best step is {:.4f} s; every plan was explored.",
+                          t.best_step.si));
+  if (t.interrupted)
+    out += wrapped("Interrupted: this is the best so far, and a faster plan may exist.");
+  std::vector<std::pair<std::string, std::int64_t>> reasons(t.rejected.begin(), t.rejected.end());
+  std::stable_sort(reasons.begin(), reasons.end(),
+                   [](const auto& a, const auto& b) { return a.second > b.second; });
+  if (!reasons.empty()) {
+    Table table{.columns = {{"rejected"}, {"because", Align::Left}}};
+    for (const auto& [reason, n] : reasons) table.rows.push_back({count(n), reason});
+    out += text(table);
+  }
+  return out;
+}
+
+}  // namespace
+
+bool PlanRow::meets(const Budget& budget) const {
+  const Bill* b = bill_of(*this);
+  return fits && b != nullptr && verdict(*b, budget).meets;
+}
+
+bool PlanAnswer::meets(const Budget& budget) const {
+  return std::any_of(plans.begin(), plans.end(), [&](const PlanRow& r) { return r.meets(budget); });
+}
+
+ordered_json to_json(const PlanAnswer& a, const Scenario& s) {
+  ordered_json out = {{"scenario", s.name},
+                      {"phase", s.campaign[a.phase].name},
+                      {"meets_budget", a.meets(s.budget)}};
+  const Bill* bill = a.plans.empty() ? nullptr : bill_of(a.plans.front());
+  out["budget"] = bill != nullptr ? to_json(verdict(*bill, s.budget)) : nullptr;
+  out["what_if"] = ordered_json::array();
+  for (const WhatIf& w : a.what_ifs)
+    out["what_if"].push_back({{"change", w.change},
+                              {"gpu_hours", w.bill.gpu_hours},
+                              {"days", w.bill.days},
+                              {"meets_budget", w.meets}});
+  out["plans"] = ordered_json::array();
+  for (const PlanRow& r : a.plans) out["plans"].push_back(row_json(r, s));
+  out["given"] = a.published ? row_json(*a.published, s) : nullptr;
+  if (a.published_refused)
+    out["given_refused"] = {{"reason", a.published_refused->why},
+                            {"detail", a.published_refused->detail}};
+  out["pareto"] = ordered_json::array();
+  for (const PlanRow& r : a.pareto) out["pareto"].push_back(row_json(r, s));
+  if (a.use) {
+    const PlanRow& best = a.plans.front();
+    out["best"] = to_json(StepAnswer{.plan = best.plan,
+                                     .prediction = best.prediction,
+                                     .step = step_shape(s.campaign[a.phase]),
+                                     .use = *a.use,
+                                     .memory_limit = memory_limit(s)});
+  }
+  out["campaign"] = bill != nullptr ? to_json(*bill) : nullptr;
+  out["search"] = statistics_json(a.statistics);
+  return out;
+}
+
+std::string to_text(const PlanAnswer& a, const Scenario& s) {
+  const StepShape step = step_shape(s.campaign[a.phase]);
+  std::string out = headline(s, step) + "\n\n" + verdict_text(a, s);
+  if (!a.plans.empty() || a.published || a.published_refused)
+    out += "\nPlans, fastest first\n" + plans_text(a, s);
+  if (a.use) {
+    const PlanRow& best = a.plans.front();
+    out += "\nPlan 1 in full\n";
+    out += to_text(StepAnswer{.plan = best.plan,
+                              .prediction = best.prediction,
+                              .step = step,
+                              .use = *a.use,
+                              .memory_limit = memory_limit(s)});
+    if (a.published) out += "\nPhases beside the given plan\n" + beside_text(best, *a.published);
+    if (const Bill* bill = bill_of(best))
+      out += "\nCampaign with plan 1\n" + to_text(*bill, s.cluster.currency);
+  }
+  out += "\nSearch\n" + search_text(a.statistics);
+  return out;
+}
+
+}  // namespace reckon::plan
