@@ -146,11 +146,14 @@ Footprint expected_footprint(const Routing& r) {
 sim::TokenExchange token_exchange(const Routing& routing, double tokens, Bytes bytes_per_token,
                                   const sim::Group& group, bool combine, bool node_forwarding) {
   const Footprint f = expected_footprint(routing);
+  // Experts are equally likely, so a copy per expert goes to a rank or a node by its number of
+  // ranks.
+  const double ranks = routing.ranks, node = std::min(routing.ranks, routing.ranks_per_node);
   return {.tokens = tokens,
           .remote_nodes = f.remote_nodes,
           .ranks = f.ranks,
-          .off_node_ranks = f.off_node_ranks,
-          .local_ranks = node_forwarding ? f.forwards : f.remote_ranks - f.off_node_ranks,
+          .off_node_copies = routing.top_k * (1 - node / ranks),
+          .local_copies = node_forwarding ? f.forwards : routing.top_k * (node - 1) / ranks,
           .bytes_per_token = bytes_per_token,
           .group = group,
           .combine = combine,

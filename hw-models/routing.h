@@ -18,12 +18,11 @@ struct Routing {
 
 // Means over senders on every rank, all experts equally likely.
 struct Footprint {
-  double nodes = 0;         // distinct nodes per token, own included when chosen
-  double remote_nodes = 0;  // without its own
-  double ranks = 0;         // distinct ranks per token, own included when chosen
-  double remote_ranks = 0;  // ranks other than itself
-  double off_node_ranks =
-      0;  // distinct ranks on other nodes (what a plain all-to-all sends over the network)
+  double nodes = 0;           // distinct nodes per token, own included when chosen
+  double remote_nodes = 0;    // without its own
+  double ranks = 0;           // distinct ranks per token, own included when chosen
+  double remote_ranks = 0;    // ranks other than itself
+  double off_node_ranks = 0;  // distinct ranks on other nodes
   double forwards =
       0;  // NVLink hops per token where a node is entered at the rank with the sender's own
           // position in its node: distinct ranks of all nodes, its own included, at other positions

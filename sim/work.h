@@ -96,16 +96,15 @@ struct Collective {
 // the network to every distinct remote node that holds one of its experts, entering it at the rank
 // with the sender's own position, and from there (and inside the sender's node) once over NVLink to
 // every other distinct rank (a dispatch); or back, added up on the way (a combine). Without it
-// every distinct rank gets its own message, as in a plain all-to-all.
+// every chosen expert gets its own copy of the token, in one message per rank, as in a plain
+// all-to-all.
 struct TokenExchange {
-  double tokens = 0;          // tokens per rank before the dispatch
-  double remote_nodes = 0;    // expected distinct nodes per token, own node not counted
-  double ranks = 0;           // expected distinct ranks per token, own rank counted if chosen
-  double off_node_ranks = 0;  // of those, ranks on other nodes
-  double local_ranks = 0;  // expected copies per token over NVLink: with node_forwarding the ranks,
-                           // on all nodes, that it does not enter first; without, the other ranks
-                           // of the sender's node
-  Bytes bytes_per_token;   // payload with scales
+  double tokens = 0;           // tokens per rank before the dispatch
+  double remote_nodes = 0;     // expected distinct nodes per token, own node not counted
+  double ranks = 0;            // expected distinct ranks per token, own rank counted if chosen
+  double off_node_copies = 0;  // without forwarding: expected copies per token to other nodes
+  double local_copies = 0;     // expected copies per token over NVLink
+  Bytes bytes_per_token;       // payload with scales
   Group group;
   bool combine = false;
   bool node_forwarding = true;

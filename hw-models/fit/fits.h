@@ -1,4 +1,5 @@
-// The fits that make catalog/kernels.json: each returns rows of that file and of the printed table.
+// The fits that make catalog/kernels.json and catalog/network.json: each returns rows of a file and
+// of the printed table.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -25,5 +26,6 @@ struct FitResult {
 FitResult fit_gemm(const std::string& folder);
 FitResult fit_attention(const std::string& folder);
 FitResult fit_memory(const std::string& folder);
+FitResult fit_network(const std::string& folder);  // `rows`: an object, all of network.json
 
 }  // namespace reckon::fit

@@ -190,10 +190,12 @@ TEST_CASE("token_exchange states what crosses which link") {
   const auto staged = token_exchange(r, 4096, 7168 * byte, group, false, true);
   const auto plain = token_exchange(r, 4096, 7168 * byte, group, true, false);
   CHECK(staged.remote_nodes == f.remote_nodes);
-  CHECK(staged.local_ranks == f.forwards);
-  CHECK(plain.off_node_ranks == f.off_node_ranks);
-  // Without forwarding, own rank + own node + other nodes make up all ranks.
-  CHECK(plain.local_ranks + plain.off_node_ranks == Approx(f.ranks * 63 / 64));
+  CHECK(staged.local_copies == f.forwards);
+  // A copy per expert: 8, of which 1/64 stays, 7/64 stay in the node, 56/64 leave it.
+  CHECK(plain.local_copies == Approx(8 * 7 / 64.));
+  CHECK(plain.off_node_copies == Approx(8 * 56 / 64.));
+  // The network carries a token once per node instead of once per expert.
+  CHECK(plain.off_node_copies / staged.remote_nodes == Approx(8 / 3.97).epsilon(0.01));
   CHECK(plain.combine);
 }
 
