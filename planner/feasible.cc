@@ -8,8 +8,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <initializer_list>
-#include <string_view>
 
 #include "planner/schedule.h"
 
@@ -17,12 +15,7 @@ namespace reckon::plan {
 
 namespace {
 
-struct Case {
-  const ModelShape& model;
-  const hw::Cluster& cluster;
-  const hw::Stack& stack;
-  const Plan& plan;
-  const StepShape& step;
+struct Case : Question {
   std::string* detail;
 
   // Writes the figures if anybody wants them; returns the reason.
@@ -144,7 +137,7 @@ const char* batch_and_schedule(const Case& c) {
   return nullptr;
 }
 
-const char* data_parallel(const Case& c) {
+const char* shards(const Case& c) {
   const Plan& p = c.plan;
   if (p.shard_group != 0 && (p.shard_group < 0 || p.dp * p.cp % p.shard_group != 0))
     return c.no("the shard group does not divide dp x cp", "group {}, dp {} x cp {}", p.shard_group,
@@ -218,13 +211,19 @@ const char* abilities(const Case& c) {
 
 }  // namespace
 
-const char* first_reason_against(const ModelShape& model, const hw::Cluster& cluster,
-                                 const hw::Stack& stack, const Plan& plan, const StepShape& step,
-                                 std::string* detail) {
-  const Case c{model, cluster, stack, plan, step, detail};
-  for (auto rule : {sizes, within_layer, experts, layers, recomputation, batch_and_schedule,
-                    data_parallel, numbers, abilities})
-    if (const char* why = rule(c)) return why;
+const char* objection(Rule rule, const Question& question, std::string* detail) {
+  const Case c{question, detail};
+  switch (rule) {
+    case Rule::Sizes: return sizes(c);
+    case Rule::WithinLayer: return within_layer(c);
+    case Rule::Experts: return experts(c);
+    case Rule::Layers: return layers(c);
+    case Rule::Recompute: return recomputation(c);
+    case Rule::Schedule: return batch_and_schedule(c);
+    case Rule::Shards: return shards(c);
+    case Rule::Numbers: return numbers(c);
+    case Rule::Abilities: return abilities(c);
+  }
   return nullptr;
 }
 
@@ -232,9 +231,11 @@ std::optional<Infeasible> why_illegal(const ModelShape& model, const hw::Cluster
                                       const hw::Stack& stack, const Plan& plan,
                                       const StepShape& step) {
   std::string detail;
-  const char* why = first_reason_against(model, cluster, stack, plan, step, &detail);
-  if (!why) return std::nullopt;
-  return Infeasible{why, std::move(detail)};
+  for (Rule rule : {Rule::Sizes, Rule::WithinLayer, Rule::Experts, Rule::Layers, Rule::Recompute,
+                    Rule::Schedule, Rule::Shards, Rule::Numbers, Rule::Abilities})
+    if (const char* why = objection(rule, {model, cluster, stack, plan, step}, &detail))
+      return Infeasible{why, std::move(detail)};
+  return std::nullopt;
 }
 
 }  // namespace reckon::plan

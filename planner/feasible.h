@@ -7,10 +7,30 @@
 
 namespace reckon::plan {
 
-// The first reason against a plan, or nullptr. A fixed text; `detail`, when given, receives the
-// figures of this case. Without it nothing is allocated: the search asks this of every candidate.
-const char* first_reason_against(const ModelShape& model, const hw::Cluster& cluster,
-                                 const hw::Stack& stack, const Plan& plan, const StepShape& step,
-                                 std::string* detail = nullptr);
+// The rules by subject, in the order in which they are asked. Each says which parts of a plan it
+// reads, so that an enumeration can drop all plans that share them.
+enum class Rule {
+  Sizes,        // degrees, micro-batch
+  WithinLayer,  // tp, cp, sequence_parallel
+  Experts,      // tp, cp, dp, ep, etp
+  Layers,       // pp, vpp, layout
+  Recompute,    // recompute
+  Schedule,     // pp, vpp, dp, micro_batch, schedule
+  Shards,       // dp, cp, shard_group
+  Numbers,      // precision
+  Abilities,    // everything
+};
+
+struct Question {
+  const ModelShape& model;
+  const hw::Cluster& cluster;
+  const hw::Stack& stack;
+  const Plan& plan;
+  const StepShape& step;
+};
+
+// The reason that one rule gives against a plan, or nullptr. A fixed text; `detail`, when given,
+// receives the figures of this case. Without it nothing is allocated.
+const char* objection(Rule rule, const Question& question, std::string* detail = nullptr);
 
 }  // namespace reckon::plan

@@ -59,9 +59,22 @@ std::string name(const Recompute& recompute) {
   return text;
 }
 
+// Layers per chunk, in runs: "3 4x14 2".
+std::string name(const std::vector<ChunkLayout>& layout) {
+  std::string text;
+  for (std::size_t i = 0, run = 0; i < layout.size(); i += run) {
+    for (run = 1; i + run < layout.size() && layout[i + run].layers == layout[i].layers;) ++run;
+    if (!text.empty()) text += ' ';
+    text += fmt::format("{}", layout[i].layers);
+    if (run > 1) text += fmt::format("x{}", run);
+  }
+  return text;
+}
+
 }  // namespace
 
-// Degrees of 1 are left out, tp and pp excepted; so is what every plan has (ZeRO-1, no recompute).
+// Degrees of 1 are left out, tp and pp excepted; so is what most plans have (ZeRO-1, no recompute,
+// an even layout).
 std::string describe(const Plan& p) {
   std::string text = fmt::format("tp{} pp{}", p.tp, p.pp);
   auto degree = [&](const char* what, int n) {
@@ -77,6 +90,11 @@ std::string describe(const Plan& p) {
   if (p.zero != Zero::Optimizer) text += fmt::format(" zero{}", static_cast<int>(p.zero));
   if (p.recompute.mode != Recompute::Mode::None)
     text += fmt::format(" recompute {}", name(p.recompute));
+  int layers = 0, mtp = 0;
+  for (const ChunkLayout& c : p.layout) layers += c.layers, mtp += c.mtp;
+  if (!p.layout.empty() &&
+      p.layout != balanced_layout({.layers = layers, .mtp = mtp}, p.pp * p.vpp))
+    text += fmt::format(" layers {}", name(p.layout));
   return text;
 }
 

@@ -41,10 +41,23 @@ Predictor::Predictor(const ModelShape& model, const hw::Cluster& cluster, const 
       times_([this](const sim::Work& w) { return hw::cost(w, cluster_, stack_); },
              stack.cuda_graphs ? Seconds(0) : stack.host_per_kernel) {}
 
-Predictor::Run Predictor::run(const Plan& plan, const StepShape& step) {
-  const int micro_batches =
+namespace {
+
+Schedule schedule_of(const Plan& plan, const StepShape& step) {
+  const auto micro_batches =
       static_cast<int>(step.global_batch / (static_cast<std::int64_t>(plan.dp) * plan.micro_batch));
-  const Schedule schedule = make_schedule(plan.schedule, plan.pp, plan.vpp, micro_batches);
+  return make_schedule(plan.schedule, plan.pp, plan.vpp, micro_batches);
+}
+
+}  // namespace
+
+Seconds Predictor::step(const Plan& plan, const StepShape& step) {
+  const sim::Program program = lowering_.lower(plan, step, schedule_of(plan, step));
+  return sim::seconds(sim::run_folded(program, times_).end) + stack_.host_per_step;
+}
+
+Predictor::Run Predictor::run(const Plan& plan, const StepShape& step) {
+  const Schedule schedule = schedule_of(plan, step);
   Run run;
   run.program = lowering_.lower(plan, step, schedule);
   run.folded = sim::run_folded(run.program, times_);

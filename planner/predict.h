@@ -55,6 +55,9 @@ class Predictor {
   // compares memory.peak.
   Prediction predict(const Plan& plan, const StepShape& step);
 
+  // Prediction::step alone.
+  Seconds step(const Plan& plan, const StepShape& step);
+
   // The same run, kept whole: for traces and explanations.
   struct Run {
     sim::Program program;

@@ -21,20 +21,23 @@ struct FoundPlan {
 
 // Counts and names do not depend on the number of threads; wall_s does.
 struct SearchStatistics {
-  std::int64_t candidates = 0;                   // combinations looked at
-  std::int64_t feasible = 0;                     // legal, and fit in memory
-  std::int64_t simulated = 0;                    // run in the folded engine
-  std::int64_t pruned_by_bound = 0;              // their bound was above the best step
+  std::int64_t candidates = 0;  // combinations looked at
+  // Legal, and not found to exceed the memory (a plan that its bound rules out is not asked).
+  std::int64_t feasible = 0;         // candidates - rejected = simulated + pruned_by_bound
+  std::int64_t simulated = 0;        // run in the folded engine
+  std::int64_t pruned_by_bound = 0;  // their bound said enough
   std::map<std::string, std::int64_t> rejected;  // by reason
   double wall_s = 0;
   Seconds best_step;
   Seconds smallest_unexplored_bound;  // certificate: no unexplored plan is faster. 0: all explored
-  bool interrupted = false;           // stopped early; the certificate still holds
+  bool interrupted = false;  // stopped early; the certificate still holds, except that 0 may mean
+                             // that not all bounds were known
 };
 
 struct SearchResult {
-  std::vector<FoundPlan> best;    // fastest first, at most SearchOptions::keep
-  std::vector<FoundPlan> pareto;  // step time against peak memory, fastest first
+  std::vector<FoundPlan> best;  // fastest first, at most SearchOptions::keep
+  // Step time against peak memory, fastest first, up to front_within times the best step.
+  std::vector<FoundPlan> pareto;
   SearchStatistics statistics;
 };
 
@@ -46,6 +49,7 @@ struct SearchProgress {
 struct SearchOptions {
   int threads = 1;
   int keep = 10;
+  double front_within = 1.5;
   const std::atomic<bool>* stop = nullptr;  // when it turns true the search ends with what it has
   std::function<void(const SearchProgress&)> progress;  // called now and then, from one thread
 };

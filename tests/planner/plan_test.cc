@@ -58,5 +58,12 @@ TEST_CASE("a plan in one line") {
   p.zero = Zero::None;
   CHECK(describe(p) ==
         "tp1 pp16 dp128 ep64 DualPipe fp8-deepseek mbs1 zero0 recompute norm+mla-up");
+  p.layout = balanced_layout({.layers = 61, .mtp = 1}, 16);
+  CHECK(describe(p) ==
+        "tp1 pp16 dp128 ep64 DualPipe fp8-deepseek mbs1 zero0 recompute norm+mla-up");
+  p.layout = balanced_layout({.layers = 61, .mtp = 1}, 16, true);
+  CHECK(describe(p) ==
+        "tp1 pp16 dp128 ep64 DualPipe fp8-deepseek mbs1 zero0 recompute norm+mla-up layers 3 4x13 "
+        "5 1");
   CHECK(describe(Plan{}) == "tp1 pp1 dp1 bf16 mbs1");
 }

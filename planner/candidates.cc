@@ -1,0 +1,277 @@
+// Nested loops from the degrees that decide most to those that decide least. A rule is asked as
+// soon as everything it reads is chosen, and its objection counts for all combinations below.
+#include "planner/candidates.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "planner/feasible.h"
+
+namespace reckon::plan {
+
+namespace {
+
+std::vector<int> powers_of_two(int most) {
+  std::vector<int> values;
+  for (int v = 1; v <= most; v *= 2) values.push_back(v);
+  return values;
+}
+
+std::vector<int> divisors(int n, int most) {
+  std::vector<int> values;
+  for (int v = 1; v <= std::min(n, most); ++v)
+    if (n % v == 0) values.push_back(v);
+  return values;
+}
+
+template <class T>
+std::vector<T> given_or(const std::vector<T>& given, std::vector<T> otherwise) {
+  return given.empty() ? otherwise : given;
+}
+
+// From what costs least time per byte saved to what costs most.
+std::vector<Recompute> recompute_modes(const ModelShape& model, const hw::Stack& stack) {
+  std::uint32_t cheap = kNorm | kActivation;
+  if (model.mla) cheap |= kMlaUp;
+  if (stack.attention == hw::AttentionKernel::Unfused) cheap |= kCoreAttention;
+  const std::uint32_t mlp = model.moe ? kMoe : kMlp;
+  using enum Recompute::Mode;
+  return {{.mode = None},
+          {.mode = Selective, .modules = cheap},
+          {.mode = Selective, .modules = cheap | mlp},
+          {.mode = Full}};
+}
+
+constexpr int kLeastSlice = 2048;  // tokens; a shorter context slice never pays
+
+}  // namespace
+
+Candidates::Candidates(const Scenario& s, const StepShape& step) : scenario_(s), step_(step) {
+  const SearchSpace& space = s.search;
+  const int most_tp = std::min(s.constraints.max_tp.value_or(s.cluster.node.gpus), s.cluster.gpus);
+  tp_ = given_or(space.tp, powers_of_two(most_tp));
+  cp_ = given_or(space.cp, powers_of_two(std::max(1, step.seq / kLeastSlice)));
+  pp_ = given_or(space.pp, divisors(s.cluster.gpus, s.model.layers));
+  ep_ = given_or(
+      space.ep, s.model.moe ? divisors(s.model.moe->experts, s.cluster.gpus) : std::vector<int>{1});
+  etp_ = given_or(space.etp, s.model.moe ? powers_of_two(most_tp) : std::vector<int>{1});
+  micro_batch_ = given_or(space.micro_batch, {1, 2, 4, 8});
+  for (ScheduleKind kind : given_or(
+           space.schedule, {ScheduleKind::OneFOneB, ScheduleKind::Interleaved, ScheduleKind::ZbH1,
+                            ScheduleKind::ZbH2, ScheduleKind::ZbV, ScheduleKind::DualPipe,
+                            ScheduleKind::DualPipeV, ScheduleKind::GPipe})) {
+    switch (kind) {
+      case ScheduleKind::Interleaved:
+        for (int vpp : given_or(space.vpp, {2, 3, 4})) schedule_.push_back({kind, vpp});
+        break;
+      case ScheduleKind::ZbV:
+      case ScheduleKind::DualPipeV: schedule_.push_back({kind, 2}); break;
+      default: schedule_.push_back({kind, 1});
+    }
+  }
+  precision_ = given_or(
+      space.precision, {Precision::Bf16, Precision::Fp8, Precision::Fp8DeepSeek, Precision::Mxfp8});
+  recompute_ = given_or(space.recompute, recompute_modes(s.model, s.stack));
+  zero_ = given_or(space.zero, {Zero::Optimizer, Zero::Full});
+  expert_ = given_or(space.expert_overlap,
+                     {Overlap::Expert::None, Overlap::Expert::OneFOneB, Overlap::Expert::Pair});
+  layout_ = {kEven, kLightEnds};
+  if (s.plan) layout_.push_back(kAsGiven);
+  const ModelParts parts{.layers = s.model.layers, .mtp = s.model.mtp_depth};
+  for (int pp : pp_)
+    for (const ScheduleChoice& choice : schedule_)
+      if (const int chunks = pp * choice.vpp;
+          chunks <= s.model.layers && !layouts_of_.count(chunks)) {
+        Layouts& l = layouts_of_[chunks];
+        l[kEven] = balanced_layout(parts, chunks);
+        l[kLightEnds] = balanced_layout(parts, chunks, true);
+        if (s.plan) l[kAsGiven] = s.plan->layout;
+      }
+
+  combinations_ = 1;
+  for (std::size_t n : {tp_.size(), cp_.size(), pp_.size(), ep_.size(), etp_.size(),
+                        micro_batch_.size(), schedule_.size(), precision_.size(), recompute_.size(),
+                        zero_.size(), expert_.size(), layout_.size()})
+    combinations_ *= static_cast<std::int64_t>(n);
+}
+
+void Candidates::set(Plan& p, const Choice& c) const {
+  const hw::Stack& stack = scenario_.stack;
+  p.tp = c.tp, p.pp = c.pp, p.vpp = c.vpp, p.cp = c.cp, p.ep = c.ep, p.etp = c.etp;
+  p.dp = scenario_.cluster.gpus / (p.tp * p.pp * p.cp);
+  p.micro_batch = c.micro_batch;
+  p.schedule = c.schedule;
+  p.recompute = recompute_[c.recompute];
+  p.precision = c.precision;
+  p.zero = c.zero;
+  p.sequence_parallel = p.tp > 1;
+  p.overlap.grad_reduce = stack.can_overlap_grad_reduce;
+  p.overlap.param_gather = stack.can_overlap_param_gather;
+  p.overlap.tp = stack.can_overlap_tp && p.tp > 1;
+  // Plain 1F1B and GPipe wait for their messages, as in Megatron-LM.
+  p.overlap.p2p = stack.can_overlap_p2p && p.schedule != ScheduleKind::GPipe &&
+                  p.schedule != ScheduleKind::OneFOneB;
+  p.overlap.expert = c.expert;
+}
+
+Plan Candidates::plan(const Choice& c) const {
+  Plan p;
+  set(p, c);
+  p.layout = layouts_of_.at(p.pp * p.vpp)[c.layout];
+  return p;
+}
+
+// The walk down the loops: what is chosen so far, and what was found.
+struct Candidates::Walk {
+  const Candidates& space;
+  std::map<const char*, std::int64_t> tally = {};  // by address: each reason is one static text
+  std::vector<Choice> found = {};
+  std::int64_t below = 0;    // combinations that share what is chosen so far
+  std::int64_t next_id = 0;  // of the first of them
+  Choice c = {};
+  Plan p = {};
+  const SearchSpace& given() const { return space.scenario_.search; }
+  bool bidirectional() const {
+    return c.schedule == ScheduleKind::DualPipe || c.schedule == ScheduleKind::DualPipeV;
+  }
+  const char* against(Rule rule) {
+    const Scenario& s = space.scenario_;
+    return objection(rule, {s.model, s.cluster, s.stack, p, space.step_});
+  }
+  // Empty where there are more chunks than layers.
+  const std::vector<ChunkLayout>& layout(std::uint8_t choice) const {
+    static const std::vector<ChunkLayout> kNone;
+    const auto it = space.layouts_of_.find(c.pp * c.vpp);
+    return it == space.layouts_of_.end() ? kNone : it->second[choice];
+  }
+
+  // One loop: its length; makes its i-th choice; asks what can be asked now.
+  struct Level {
+    std::size_t (*size)(const Candidates&);
+    const char* (*choose)(Walk&, std::size_t i);
+  };
+  static const Level kLevels[12];
+
+  void descend(std::size_t level) {
+    const std::size_t n = kLevels[level].size(space);
+    const std::int64_t here = below;
+    below /= static_cast<std::int64_t>(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      if (const char* reason = kLevels[level].choose(*this, i)) {
+        tally[reason] += below;
+        next_id += below;
+      } else if (level + 1 < std::size(kLevels)) {
+        descend(level + 1);
+      } else {
+        c.id = next_id++;
+        found.push_back(c);
+      }
+    }
+    below = here;
+  }
+};
+
+namespace {
+std::uint16_t narrow(int v) {
+  return static_cast<std::uint16_t>(v);
+}
+}  // namespace
+
+const Candidates::Walk::Level Candidates::Walk::kLevels[] = {
+    {[](const Candidates& s) { return s.tp_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.c.tp = narrow(w.space.tp_[i]);
+       return nullptr;
+     }},
+    {[](const Candidates& s) { return s.cp_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.c.cp = narrow(w.space.cp_[i]);
+       return nullptr;
+     }},
+    {[](const Candidates& s) { return s.pp_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.c.pp = narrow(w.space.pp_[i]);
+       if (w.space.scenario_.cluster.gpus % (w.c.tp * w.c.cp * w.c.pp) != 0)
+         return "tp x cp x pp does not divide the GPUs";
+       w.c.vpp = w.c.ep = w.c.etp = w.c.micro_batch = 1;
+       w.space.set(w.p, w.c);
+       if (const char* reason = w.against(Rule::Sizes)) return reason;
+       return w.against(Rule::WithinLayer);
+     }},
+    {[](const Candidates& s) { return s.ep_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.c.ep = narrow(w.space.ep_[i]);
+       w.c.etp = 1;
+       w.space.set(w.p, w.c);
+       return w.against(Rule::Experts);
+     }},
+    {[](const Candidates& s) { return s.etp_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.c.etp = narrow(w.space.etp_[i]);
+       if (w.given().etp.empty() && w.c.etp > w.c.tp)
+         return "not searched: experts split further than attention (etp > tp)";
+       w.space.set(w.p, w.c);
+       return w.against(Rule::Experts);
+     }},
+    {[](const Candidates& s) { return s.micro_batch_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.c.micro_batch = narrow(w.space.micro_batch_[i]);
+       return nullptr;
+     }},
+    {[](const Candidates& s) { return s.schedule_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.c.schedule = w.space.schedule_[i].kind;
+       w.c.vpp = narrow(w.space.schedule_[i].vpp);
+       if (w.c.pp == 1 && w.given().schedule.empty() && w.c.schedule != ScheduleKind::OneFOneB)
+         return "not searched: a pipeline schedule without a pipeline";
+       w.space.set(w.p, w.c);
+       w.p.layout = w.layout(kEven);
+       if (const char* reason = w.against(Rule::Layers)) return reason;
+       return w.against(Rule::Schedule);
+     }},
+    {[](const Candidates& s) { return s.precision_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.p.precision = w.c.precision = w.space.precision_[i];
+       return w.against(Rule::Numbers);
+     }},
+    {[](const Candidates& s) { return s.recompute_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.c.recompute = static_cast<std::uint8_t>(i);
+       w.p.recompute = w.space.recompute_[i];
+       return w.against(Rule::Recompute);
+     }},
+    {[](const Candidates& s) { return s.zero_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.c.zero = w.space.zero_[i];
+       if (w.given().zero.empty() && w.c.zero == Zero::Full && w.c.pp > 1)
+         return "not searched: fully sharded parameters with a pipeline";
+       return nullptr;
+     }},
+    {[](const Candidates& s) { return s.expert_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.c.expert = w.space.expert_[i];
+       if (w.bidirectional() && w.c.expert != Overlap::Expert::Pair)
+         return "DualPipe and DualPipeV always pair forward and backward passes";
+       w.space.set(w.p, w.c);
+       return w.against(Rule::Abilities);
+     }},
+    {[](const Candidates& s) { return s.layout_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.c.layout = w.space.layout_[i];
+       for (std::size_t k = 0; k < i; ++k)
+         if (w.layout(w.c.layout) == w.layout(w.space.layout_[k]))
+           return "the same layout as another candidate";
+       if (w.c.layout != kAsGiven) return nullptr;
+       w.p.layout = w.layout(kAsGiven);
+       return w.against(Rule::Layers);
+     }},
+};
+
+std::vector<Choice> Candidates::legal(Tally& rejected) const {
+  Walk walk{.space = *this, .below = combinations_};
+  walk.descend(0);
+  for (const auto& [reason, count] : walk.tally) rejected[reason] += count;
+  return std::move(walk.found);
+}
+
+}  // namespace reckon::plan

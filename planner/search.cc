@@ -1,0 +1,129 @@
+// The space is walked and the legal combinations noted; each gets a lower bound of its step. Then
+// they are taken best-first by that bound: those that fit in memory are simulated.
+//
+// Work is dealt to threads by what layers a plan runs, so that each thread keeps its own blocks and
+// no two write the same.
+#include "planner/search.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <memory>
+
+#include "planner/best_first.h"
+#include "planner/candidates.h"
+#include "planner/step_bound.h"
+
+namespace reckon::plan {
+
+namespace {
+
+// Peak memory of many plans. Once the pipeline is full, more micro-batches hold no more memory,
+// except in GPipe, which keeps them all: 4 pp are enough to fill any
+// (tests/planner/search_test.cc).
+class PeakMemory {
+ public:
+  explicit PeakMemory(const Scenario& s) : s_(s) {}
+
+  Bytes of(const Plan& plan, const StepShape& step) {
+    auto m = static_cast<int>(step.global_batch /
+                              (static_cast<std::int64_t>(plan.dp) * plan.micro_batch));
+    if (plan.schedule != ScheduleKind::GPipe) m = std::min(m, 4 * plan.pp);
+    auto [it, fresh] =
+        schedules_.try_emplace({static_cast<int>(plan.schedule), plan.pp, plan.vpp, m});
+    if (fresh) it->second = make_schedule(plan.schedule, plan.pp, plan.vpp, m);
+    return memory_use(s_.model, plan, s_.stack, step, it->second).peak;
+  }
+
+ private:
+  const Scenario& s_;
+  std::map<std::array<int, 4>, Schedule> schedules_;
+};
+
+// Numbers the distinct layer keys in the order of their first use.
+std::vector<std::uint32_t> affinities(const std::vector<Choice>& choices) {
+  std::map<Candidates::LayerKey, std::uint32_t> numbers;
+  std::vector<std::uint32_t> result;
+  result.reserve(choices.size());
+  for (const Choice& c : choices)
+    result.push_back(
+        numbers.try_emplace(Candidates::layer_key(c), static_cast<std::uint32_t>(numbers.size()))
+            .first->second);
+  return result;
+}
+
+}  // namespace
+
+SearchResult search(const Scenario& s, const StepShape& step, const SearchOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  SearchResult result;
+  SearchStatistics& stats = result.statistics;
+  const Candidates space(s, step);
+  stats.candidates = space.combinations();
+  const std::vector<Choice> legal = space.legal(stats.rejected);
+  const std::vector<std::uint32_t> affinity = affinities(legal);
+  const auto report = [&](std::size_t explored, double best) {
+    if (options.progress)
+      options.progress({.candidates = stats.candidates,
+                        .explored = static_cast<std::int64_t>(explored),
+                        .best_step = Seconds(best)});
+  };
+
+  const auto threads = static_cast<std::uint32_t>(options.threads);
+  std::vector<Bounded> candidates(legal.size());
+  std::vector<char> bounded(legal.size(), 0);
+  on_threads(options.threads, [&](int thread) {
+    StepBound bound(s.model, s.cluster, s.stack);
+    for (std::size_t i = 0; i < legal.size(); ++i) {
+      if (affinity[i] % threads != static_cast<std::uint32_t>(thread)) continue;
+      if (options.stop && options.stop->load()) return;
+      candidates[i] = {.bound = bound.of(space.plan(legal[i]), step).si, .affinity = affinity[i]};
+      bounded[i] = 1;
+      if (thread == 0 && i % 1024 == 0) report(0, 0);
+    }
+  });
+  const bool all_bounded = std::count(bounded.begin(), bounded.end(), 0) == 0;
+
+  std::vector<std::unique_ptr<Predictor>> predictors(threads);
+  std::vector<PeakMemory> peaks(threads, PeakMemory(s));
+  for (auto& predictor : predictors)
+    predictor = std::make_unique<Predictor>(s.model, s.cluster, s.stack);
+  const BestFirst found = best_first(
+      candidates,
+      {.threads = options.threads,
+       .keep = static_cast<std::size_t>(options.keep),
+       .max_size = (s.cluster.gpu.memory - s.constraints.memory_margin).si,
+       .front_within = options.front_within,
+       .stop = options.stop,
+       .progress = report},
+      [&](int thread, std::size_t c) {
+        return peaks[static_cast<std::size_t>(thread)].of(space.plan(legal[c]), step).si;
+      },
+      [&](int thread, std::size_t c) {
+        return predictors[static_cast<std::size_t>(thread)]->step(space.plan(legal[c]), step).si;
+      });
+
+  const auto full_prediction = [&](const std::vector<std::size_t>& members) {
+    std::vector<FoundPlan> list;
+    for (std::size_t c : members) {
+      Plan plan = space.plan(legal[c]);
+      Prediction prediction = predictors[affinity[c] % threads]->predict(plan, step);
+      list.push_back({std::move(plan), std::move(prediction)});
+    }
+    return list;
+  };
+  result.best = full_prediction(found.best);
+  result.pareto = full_prediction(found.front);
+  if (found.too_large > 0)
+    stats.rejected["does not fit in memory"] += static_cast<std::int64_t>(found.too_large);
+  stats.feasible = static_cast<std::int64_t>(legal.size() - found.too_large);
+  stats.simulated = static_cast<std::int64_t>(found.explored);
+  stats.pruned_by_bound = stats.feasible - stats.simulated;
+  stats.interrupted = found.interrupted || !all_bounded;
+  if (!found.best.empty()) stats.best_step = result.best.front().prediction.step;
+  stats.smallest_unexplored_bound = Seconds(found.smallest_unexplored_bound.value_or(0));
+  stats.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+}  // namespace reckon::plan
