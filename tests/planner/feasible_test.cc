@@ -81,7 +81,7 @@ TEST_CASE("each rule names itself") {
       {"more pipeline chunks than layers", [](World& w) { w.plan.vpp = 5; }},
       {"the layout has not one entry per pipeline chunk",
        [](World& w) { w.plan.layout.pop_back(); }},
-      {"a pipeline chunk without a layer", [](World& w) { w.plan.layout[1].layers = 0; }},
+      {"a pipeline chunk with nothing in it", [](World& w) { w.plan.layout[1].layers = 0; }},
       {"the layout skips or repeats layers", [](World& w) { ++w.plan.layout[2].first_layer; }},
       {"the embedding belongs to the first chunk and the head to the last",
        [](World& w) { w.plan.layout[1].embedding = true; }},

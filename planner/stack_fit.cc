@@ -1,0 +1,249 @@
+#include "planner/stack_fit.h"
+
+#include <Eigen/Dense>
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <set>
+
+#include "planner/parallel.h"
+#include "sim/check.h"
+
+namespace reckon::plan {
+
+namespace {
+
+constexpr int kConstants = 6;
+const char* const kNames[kConstants] = {"gemm_efficiency",   "attention_efficiency",
+                                        "memory_efficiency", "comm_efficiency",
+                                        "host_per_kernel",   "host_per_step"};
+
+using Logs = std::array<double, kConstants>;  // log of constant / catalogue's constant
+
+constexpr double kRowSigma = 0.06;
+// Widths of the priors. Efficiencies are multipliers of measured kernel tables and can't be far
+// from 1; the host's times are educated guesses in the catalogue.
+constexpr Logs kSharedSigma{0.15, 0.15, 0.3, 0.3, 0.5, 0.7};
+constexpr Logs kOwnSigma{0.06, 0.10, 0.20, 0.20, 0.4, 0.7};
+
+hw::Stack with_constants(hw::Stack s, const Logs& logs) {
+  s.gemm_efficiency *= std::exp(logs[0]);
+  s.attention_efficiency *= std::exp(logs[1]);
+  s.memory_efficiency *= std::exp(logs[2]);
+  s.comm_efficiency *= std::exp(logs[3]);
+  s.host_per_kernel *= std::exp(logs[4]);
+  s.host_per_step *= std::exp(logs[5]);
+  return s;
+}
+
+struct FitRow {
+  std::size_t run = 0;  // index into runs
+  int stack = 0;        // index into the fit's stacks
+  int source = 0;
+  RunCase run_case;
+  double log_measured = 0;
+  double log_predicted = 0;  // at the last linearisation
+  Logs slope{};              // of log predicted, by constant
+};
+
+struct Fit {
+  std::vector<std::string> stacks, sources;
+  std::vector<FitRow> rows;
+  // Parameters: kConstants shared ones, then kConstants of each stack.
+  Eigen::VectorXd at;  // where the rows were linearised
+
+  Eigen::Index size() const { return kConstants * (1 + static_cast<Eigen::Index>(stacks.size())); }
+  static Eigen::Index shared(int c) { return c; }
+  static Eigen::Index own(int stack, int c) { return kConstants * (1 + stack) + c; }
+  static Logs logs(const Eigen::VectorXd& x, int stack) {
+    Logs l;
+    for (int c = 0; c < kConstants; ++c) {
+      l[static_cast<std::size_t>(c)] = x[shared(c)];
+      if (stack >= 0) l[static_cast<std::size_t>(c)] += x[own(stack, c)];
+    }
+    return l;
+  }
+};
+
+std::optional<double> log_step(const FitRow& row, const hw::Stack& entry, const Logs& logs,
+                               const PredictCase& predict) {
+  const auto t = predict(row.run_case, stack_of(row.run_case, with_constants(entry, logs)));
+  const auto* time = std::get_if<CaseTime>(&t);
+  if (!time || !(time->step.si > 0)) return {};
+  return std::log(time->step.si);
+}
+
+void linearise(Fit& fit, const std::vector<hw::Stack>& entries, const PredictCase& predict,
+               int threads) {
+  constexpr double kStep = 0.02;
+  for_each_index(fit.rows.size(), threads, [&](std::size_t i) {
+    FitRow& row = fit.rows[i];
+    const hw::Stack& entry = entries[static_cast<std::size_t>(row.stack)];
+    Logs at = Fit::logs(fit.at, row.stack);
+    row.log_predicted = log_step(row, entry, at, predict).value();
+    for (std::size_t c = 0; c < kConstants; ++c) {
+      Logs moved = at;
+      moved[c] += kStep;
+      row.slope[c] = (log_step(row, entry, moved, predict).value() - row.log_predicted) / kStep;
+    }
+  });
+}
+
+double cost_of_residual(double r) {
+  return std::log1p(r * r / (2 * kRowSigma * kRowSigma));
+}
+
+// The host's time per kernel matters only where launches are slower than kernels, so at a small
+// value no row has a slope in it. Each stack starts from the best of a few values.
+void start_host_times(Fit& fit, const std::vector<hw::Stack>& entries, const PredictCase& predict,
+                      int threads) {
+  constexpr double kFactors[] = {1, 1.5, 2.25, 3.4, 5};
+  constexpr int kHostPerKernel = 4;
+  std::vector<std::array<double, std::size(kFactors)>> cost(fit.rows.size());
+  for_each_index(fit.rows.size(), threads, [&](std::size_t i) {
+    const FitRow& row = fit.rows[i];
+    for (std::size_t f = 0; f < std::size(kFactors); ++f) {
+      Logs logs{};
+      logs[kHostPerKernel] = std::log(kFactors[f]);
+      cost[i][f] = cost_of_residual(
+          log_step(row, entries[static_cast<std::size_t>(row.stack)], logs, predict).value() -
+          row.log_measured);
+    }
+  });
+  const double sigma = kOwnSigma[kHostPerKernel];
+  for (int s = 0; s < static_cast<int>(fit.stacks.size()); ++s) {
+    std::array<double, std::size(kFactors)> total{};
+    for (std::size_t f = 0; f < total.size(); ++f) {
+      const double d = std::log(kFactors[f]) / sigma;
+      total[f] = d * d / 2;
+      for (std::size_t i = 0; i < fit.rows.size(); ++i)
+        if (fit.rows[i].stack == s) total[f] += cost[i][f];
+    }
+    const auto best =
+        static_cast<std::size_t>(std::min_element(total.begin(), total.end()) - total.begin());
+    fit.at[Fit::own(s, kHostPerKernel)] = std::log(kFactors[best]);
+  }
+}
+
+double residual(const Fit& fit, const FitRow& row, const Eigen::VectorXd& x) {
+  double r = row.log_predicted - row.log_measured;
+  for (int c = 0; c < kConstants; ++c) {
+    const auto i = static_cast<std::size_t>(c);
+    r += row.slope[i] * (x[Fit::shared(c)] - fit.at[Fit::shared(c)] + x[Fit::own(row.stack, c)] -
+                         fit.at[Fit::own(row.stack, c)]);
+  }
+  return r;
+}
+
+// The minimum of the linearised problem without the rows of `left_out` (-1: with all). Steps are
+// kept within `reach` of the linearisation.
+Eigen::VectorXd solve(const Fit& fit, int left_out, double damping) {
+  Eigen::VectorXd x = fit.at;
+  for (int round = 0; round < 12; ++round) {  // of reweighting
+    Eigen::MatrixXd a = Eigen::MatrixXd::Zero(fit.size(), fit.size());
+    Eigen::VectorXd b = Eigen::VectorXd::Zero(fit.size());
+    for (const FitRow& row : fit.rows) {
+      if (row.source == left_out) continue;
+      const double r = residual(fit, row, x);
+      // rho'(u) / u of Cauchy's loss.
+      const double weight = 1 / (kRowSigma * kRowSigma) / (1 + r * r / (2 * kRowSigma * kRowSigma));
+      std::array<Eigen::Index, 2 * kConstants> at;
+      std::array<double, 2 * kConstants> slope;
+      for (int c = 0; c < kConstants; ++c) {
+        const auto i = static_cast<std::size_t>(c);
+        at[2 * i] = Fit::shared(c);
+        at[2 * i + 1] = Fit::own(row.stack, c);
+        slope[2 * i] = slope[2 * i + 1] = row.slope[i];
+      }
+      for (std::size_t i = 0; i < at.size(); ++i) {
+        b[at[i]] -= weight * slope[i] * r;
+        for (std::size_t j = 0; j < at.size(); ++j) a(at[i], at[j]) += weight * slope[i] * slope[j];
+      }
+    }
+    const auto prior = [&](Eigen::Index i, double sigma) {
+      a(i, i) += 1 / (sigma * sigma);
+      b[i] -= x[i] / (sigma * sigma);
+    };
+    for (int c = 0; c < kConstants; ++c) {
+      const auto i = static_cast<std::size_t>(c);
+      prior(Fit::shared(c), kSharedSigma[i]);
+      for (int s = 0; s < static_cast<int>(fit.stacks.size()); ++s)
+        prior(Fit::own(s, c), kOwnSigma[i]);
+    }
+    // Damping towards the point of linearisation.
+    for (Eigen::Index i = 0; i < fit.size(); ++i) {
+      a(i, i) += damping;
+      b[i] -= damping * (x[i] - fit.at[i]);
+    }
+    const Eigen::VectorXd step = a.ldlt().solve(b);
+    x += step;
+    if (step.lpNorm<Eigen::Infinity>() < 1e-6) break;
+  }
+  return x;
+}
+
+}  // namespace
+
+Backtest fitted_backtest(const std::vector<PublishedRun>& runs, const StackByName& stacks,
+                         const PredictCase& predict, const FitOptions& options) {
+  // Rows that the catalogue's constants can score are the data.
+  Backtest first = backtest(runs, stacks, predict, options.threads);
+  Fit fit;
+  const auto index_of = [](std::vector<std::string>& names, const std::string& name) {
+    const auto it = std::find(names.begin(), names.end(), name);
+    if (it != names.end()) return static_cast<int>(it - names.begin());
+    names.push_back(name);
+    return static_cast<int>(names.size() - 1);
+  };
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const BacktestRow& row = first.rows[i];
+    if (!row.scored || (!options.all_hardware && !is_core(row))) continue;
+    fit.rows.push_back({.run = i,
+                        .stack = index_of(fit.stacks, row.stack),
+                        .source = index_of(fit.sources, row.source),
+                        .run_case = std::get<RunCase>(run_case(runs[i])),
+                        .log_measured = std::log(row.measured_s)});
+  }
+  if (fit.rows.empty()) return first;
+  std::vector<hw::Stack> entries;
+  for (const std::string& name : fit.stacks) entries.push_back(stacks(name));
+
+  fit.at = Eigen::VectorXd::Zero(fit.size());
+  start_host_times(fit, entries, predict, options.threads);
+  for (int i = 0; i < options.iterations; ++i) {
+    linearise(fit, entries, predict, options.threads);
+    fit.at = solve(fit, -1, i == 0 ? 10.0 : 1.0);
+  }
+
+  const auto fitted = [&](const std::string& name) {
+    const auto it = std::find(fit.stacks.begin(), fit.stacks.end(), name);
+    const int s = it == fit.stacks.end() ? -1 : static_cast<int>(it - fit.stacks.begin());
+    return with_constants(stacks(name), Fit::logs(fit.at, s));
+  };
+  Backtest result = backtest(runs, fitted, predict, options.threads);
+  for (std::size_t s = 0; s < fit.stacks.size(); ++s) {
+    FittedStack f{.name = fit.stacks[s], .stack = fitted(fit.stacks[s])};
+    for (const FitRow& row : fit.rows) f.rows += row.stack == static_cast<int>(s);
+    for (int c = 0; c < kConstants; ++c)
+      if (c != 5 || entries[s].host_per_step.si > 0) f.constants.push_back(kNames[c]);
+    result.fitted.push_back(std::move(f));
+  }
+
+  if (options.cross_validate) {
+    linearise(fit, entries, predict, options.threads);
+    std::vector<Eigen::VectorXd> without;
+    for (int s = 0; s < static_cast<int>(fit.sources.size()); ++s)
+      without.push_back(solve(fit, s, 1.0));
+    for_each_index(fit.rows.size(), options.threads, [&](std::size_t i) {
+      const FitRow& row = fit.rows[i];
+      const auto log_s =
+          log_step(row, entries[static_cast<std::size_t>(row.stack)],
+                   Fit::logs(without[static_cast<std::size_t>(row.source)], row.stack), predict);
+      if (log_s) result.rows[row.run].left_out_s = std::exp(*log_s);
+    });
+    summarise(result);
+  }
+  return result;
+}
+
+}  // namespace reckon::plan
