@@ -7,7 +7,8 @@ namespace reckon::hw {
 FlopsPerSecond peak(const Gpu& gpu, sim::DType dtype) {
   switch (dtype) {
     case sim::DType::Fp32: return gpu.peak_fp32;
-    case sim::DType::Tf32: return gpu.peak_tf32;
+    // TF32 products have fp32 operands: a device without TF32 multiplies them in full.
+    case sim::DType::Tf32: return gpu.peak_tf32.si > 0 ? gpu.peak_tf32 : gpu.peak_fp32;
     case sim::DType::Fp16:
     case sim::DType::Bf16: return gpu.peak_bf16;
     case sim::DType::Fp8:

@@ -64,7 +64,7 @@ void LayerOps::linear_forward(const Linear& l) {
                                     .n = l.n,
                                     .k = l.k,
                                     .pass = Pass::Forward,
-                                    .dtype = quantised ? shape_.linear : sim::DType::Bf16});
+                                    .dtype = quantised ? shape_.linear : unquantised()});
 }
 
 void LayerOps::linear_input_grad(const Linear& l) {
@@ -83,7 +83,7 @@ void LayerOps::linear_input_grad(const Linear& l) {
                                     .n = l.n,
                                     .k = l.k,
                                     .pass = Pass::InputGrad,
-                                    .dtype = quantised ? shape_.linear : sim::DType::Bf16});
+                                    .dtype = quantised ? shape_.linear : unquantised()});
   if (quantised && block_fp8()) {
     // Both operands of the weight gradient, quantised along the tokens.
     memory("quantise.columns.grad", MemoryKind::Quantise,
@@ -99,7 +99,7 @@ void LayerOps::linear_weight_grad(const Linear& l) {
                                     .n = l.n,
                                     .k = l.k,
                                     .pass = Pass::WeightGrad,
-                                    .dtype = quantised ? shape_.linear : sim::DType::Bf16});
+                                    .dtype = quantised ? shape_.linear : unquantised()});
   if (!stack_.fused_wgrad_accumulation)  // main gradient += weight gradient
     memory("accumulate.grad", MemoryKind::Elementwise,
            static_cast<double>(l.n * l.k) * (2 + 2 * stack_.grad_bytes.si));
@@ -111,7 +111,7 @@ void LayerOps::grouped(const char* label, std::int64_t n, std::int64_t k, Pass p
                                          .n = n,
                                          .k = k,
                                          .pass = pass,
-                                         .dtype = fp8() ? shape_.linear : sim::DType::Bf16});
+                                         .dtype = shape_.linear});
 }
 
 void LayerOps::norm_forward(const char* label, double tokens, std::int64_t width, bool residual) {
@@ -215,7 +215,8 @@ void LayerOps::core_attention(int layer, bool backward) {
       .v_dim = model_.mla ? model_.mla->v : model_.head_dim,
       .window = model_.windows.empty() ? 0 : model_.windows[static_cast<std::size_t>(layer)],
       .causal = true,
-      .backward = backward};
+      .backward = backward,
+      .dtype = unquantised()};
   out_.compute("attn.core", a);
   out_.after(ring);  // the ring moves under the product
 }

@@ -85,6 +85,8 @@ class LayerOps {
   bool fp8() const {
     return plan_.precision == Precision::Fp8 || plan_.precision == Precision::Mxfp8 || block_fp8();
   }
+  // Of the products that an 8-bit recipe leaves alone, and of attention.
+  sim::DType unquantised() const { return fp8() ? sim::DType::Bf16 : shape_.linear; }
 
   const ModelShape& model_;
   const Plan& plan_;

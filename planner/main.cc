@@ -74,6 +74,9 @@ int run(int argc, char** argv) {
   import_app->add_option("--output", import.output, "Write the model to this file");
   import_app->callback([&] { chosen = [&] { return import_command(import, common); }; });
 
+  CLI::App* schema = app.add_subcommand("schema", "Print the JSON Schema of scenario files");
+  schema->callback([&] { chosen = [&] { return schema_command(); }; });
+
   CLI::App* doctor = app.add_subcommand("doctor", "What this machine has");
   doctor->callback([&] { chosen = [&] { return doctor_command(common); }; });
 

@@ -63,6 +63,7 @@ std::string amount(BudgetLine::What what, double value, const std::string& curre
 }  // namespace
 
 std::string grouped(double value) {
+  if (value != 0 && std::abs(value) < 10) return fmt::format("{:.2g}", value);
   std::string digits = fmt::format("{:.0f}", std::abs(value));
   for (int i = static_cast<int>(digits.size()) - 3; i > 0; i -= 3)
     digits.insert(static_cast<std::size_t>(i), ",");
@@ -85,7 +86,7 @@ std::string duration(Seconds t) {
 }
 
 std::string gibibytes(Bytes b) {
-  return fmt::format("{:.1f} GiB", b / GiB);
+  return b < GiB ? fmt::format("{:.1f} MiB", b / MiB) : fmt::format("{:.1f} GiB", b / GiB);
 }
 
 std::string percent(double share) {
@@ -148,10 +149,12 @@ ordered_json to_json(const StepAnswer& a) {
 
 std::string to_text(const StepAnswer& a) {
   const Prediction& p = a.prediction;
-  std::string out = fmt::format(
-      "Step {}: {} tokens a day, MFU {} (causal attention; {} with the full square) of the bf16 "
-      "peak\n",
-      duration(p.step), short_count(tokens_per_day(a)), percent(p.mfu_causal), percent(p.mfu_full));
+  std::string out =
+      fmt::format("Step {}: {} tokens a day", duration(p.step), short_count(tokens_per_day(a)));
+  if (p.mfu_full > 0)
+    out += fmt::format(", MFU {} of the bf16 peak ({} with the full attention square)",
+                       percent(p.mfu_causal), percent(p.mfu_full));
+  out += '\n';
   Table phases{.columns = {{"", Align::Left}, {""}, {""}, {"", Align::Left}}, .header = false};
   for (const PhaseRow& r : rows(p.phases))
     if (r.time.si != 0)
@@ -164,15 +167,17 @@ std::string to_text(const StepAnswer& a) {
   out += fmt::format("\nMemory: peak {} of {} ({}){}\n", gibibytes(p.memory.peak),
                      gibibytes(a.memory_limit), percent(p.memory.peak / a.memory_limit),
                      fits(a) ? "" : ": DOES NOT FIT");
-  Table memory{.columns = {{fmt::format("stage {}", stage), Align::Left}, {"GiB"}}};
+  Table memory{.columns = {{fmt::format("stage {}", stage), Align::Left}, {""}}};
   for (const Cause c : kAllCauses) {
     const Bytes b = p.memory.ranks[stage].at_peak[static_cast<int>(c)];
-    if (b.si != 0) memory.rows.push_back({name(c), fmt::format("{:.1f}", b / GiB)});
+    if (b.si != 0) memory.rows.push_back({name(c), gibibytes(b)});
   }
   out += text(memory);
   if (p.memory.ranks.size() > 1) {
-    std::string peaks = "peak of each stage, GiB:";
-    for (const RankMemory& r : p.memory.ranks) peaks += fmt::format(" {:.1f}", r.peak / GiB);
+    const bool small = p.memory.peak < GiB;
+    std::string peaks = fmt::format("peak of each stage, {}:", small ? "MiB" : "GiB");
+    for (const RankMemory& r : p.memory.ranks)
+      peaks += fmt::format(" {:.1f}", r.peak / (small ? MiB : GiB));
     out += wrapped(peaks);
   }
   if (!p.uncalibrated.empty())

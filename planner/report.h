@@ -14,7 +14,7 @@ namespace reckon::plan {
 using nlohmann::ordered_json;
 
 // Figures in words.
-std::string grouped(double value);      // nearest whole number, "2,788,000"
+std::string grouped(double value);      // "2,788,000"; below 10 two digits, "0.71"
 std::string short_count(double value);  // three digits, "14.8T", "62.9M"
 std::string duration(Seconds t);        // "19.93 s", "342 ms", "12.1 us"
 std::string gibibytes(Bytes b);         // "61.2 GiB"

@@ -104,6 +104,7 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
     queue[static_cast<std::size_t>(op.stream)].push_back(i);
     const OpCost& c = work_costs[op.work];
     kernels += c.kernels;
+    check(std::isfinite(c.alone.si) && c.alone.si >= 0, "an op takes a finite time");
     if (!c.calibrated) t.uncalibrated.push_back(op.label);
   }
 

@@ -22,18 +22,28 @@ std::string contents(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
+const std::string kScenarios = RECKON_SOURCE "/scenarios/";
+
+// A folder that lives as long as the test.
+struct Folder {
+  std::filesystem::path path;
+  Folder() {
+    std::string name = (std::filesystem::temp_directory_path() / "reckon-cli-test-XXXXXX").string();
+    path = ::mkdtemp(name.data());
+  }
+  ~Folder() { std::filesystem::remove_all(path); }
+};
+
 // Runs `reckon ARGUMENTS` through the shell.
 Outcome reckon(const std::string& arguments) {
-  std::string name = (std::filesystem::temp_directory_path() / "reckon-cli-test-XXXXXX").string();
-  const std::filesystem::path folder = ::mkdtemp(name.data());
+  const Folder temporary;
+  const std::filesystem::path& folder = temporary.path;
   const std::string command = std::string("'") + RECKON_PROGRAM + "' " + arguments + " >" +
                               (folder / "out").string() + " 2>" + (folder / "err").string() +
                               " </dev/null";
   const int status = std::system(command.c_str());
-  Outcome o{WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder / "out"),
-            contents(folder / "err")};
-  std::filesystem::remove_all(folder);
-  return o;
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder / "out"),
+          contents(folder / "err")};
 }
 
 }  // namespace
@@ -61,6 +71,137 @@ TEST_CASE("a wrong command line exits 2, says why on stderr and nothing on stdou
 
 TEST_CASE("a misspelt command is told the nearest") {
   CHECK(reckon("--json docter").err.find("did you mean 'doctor'?") != std::string::npos);
+}
+
+TEST_CASE("simulate answers with the keys that other programs read, in both forms") {
+  const std::string scenario = kScenarios + "deepseek-v3-2048-h800.json";
+  const Outcome o = reckon("simulate --json " + scenario);
+  CHECK(o.code != 2);
+  CHECK(o.err.empty());
+  const auto json = nlohmann::json::parse(o.out);
+  double sum = 0;
+  for (const char* phase : {"F", "B", "W", "FB", "bubble", "optimizer"})
+    CHECK(json["phases_s"].contains(phase));
+  for (const auto& part : json["phases_s"]) sum += part.get<double>();
+  CHECK(sum == Approx(json["step_s"].get<double>()));
+  for (const char* key : {"mfu", "peak_memory_GiB", "tokens_per_day", "campaign", "fits"})
+    CHECK(json.contains(key));
+  CHECK(json["mfu"]["full"] > json["mfu"]["causal"]);
+
+  const Outcome table = reckon("simulate " + scenario);
+  CHECK(table.code == o.code);
+  char step[32];
+  std::snprintf(step, sizeof step, "Step %.2f s", json["step_s"].get<double>());
+  CHECK(table.out.find(step) != std::string::npos);
+  CHECK(reckon("simulate --json --threads 1 " + scenario).out == o.out);
+}
+
+TEST_CASE("every shipped scenario with a plan can be simulated") {
+  int simulated = 0;
+  for (const auto& file : std::filesystem::directory_iterator(kScenarios)) {
+    if (file.path().extension() != ".json" || file.path().stem().extension() == ".schema") continue;
+    CAPTURE(file.path().string());
+    const Outcome o = reckon("simulate --json " + file.path().string());
+    CHECK(o.code != 2);
+    CHECK(nlohmann::json::parse(o.out)["step_s"] > 0);
+    ++simulated;
+  }
+  CHECK(simulated >= 9);
+}
+
+TEST_CASE("a plan that can't run is an answer with the reason") {
+  Folder folder;
+  std::ofstream(folder.path / "plan.json") << R"({"tp": 1, "pp": 16, "dp": 128, "ep": 63,
+    "micro_batch": 1, "schedule": "DualPipe", "recompute": {"mode": "none"},
+    "precision": "fp8-deepseek", "zero": "optimizer"})";
+  const Outcome o = reckon("simulate " + kScenarios + "deepseek-v3-2048-h800.json --plan " +
+                           (folder.path / "plan.json").string());
+  CHECK(o.code == 2);  // 63 does not divide the stage's ranks: such a plan means nothing
+  CHECK(o.err.find("plan.json") != std::string::npos);
+
+  std::ofstream(folder.path / "plan.json") << R"({"tp": 1, "pp": 16, "dp": 128, "ep": 64,
+    "micro_batch": 7, "schedule": "DualPipe", "recompute": {"mode": "none"},
+    "precision": "fp8-deepseek", "zero": "optimizer"})";
+  const Outcome no = reckon("simulate " + kScenarios + "deepseek-v3-2048-h800.json --plan " +
+                            (folder.path / "plan.json").string());
+  CHECK(no.code == 1);
+  CHECK(no.out.find("The plan can't run: ") != std::string::npos);
+}
+
+TEST_CASE("a trace is written whole") {
+  Folder folder;
+  const std::string trace = (folder.path / "trace.json").string();
+  CHECK(reckon("simulate " + kScenarios + "tiny-moe-2-cpu.json --trace " + trace).code != 2);
+  const auto json = nlohmann::json::parse(contents(trace));
+  CHECK(json["traceEvents"].size() > 100);
+  const Outcome o = reckon("simulate " + kScenarios + "tiny-moe-2-cpu.json --trace " +
+                           (folder.path / "none/trace.json").string());
+  CHECK(o.code == 2);
+  CHECK(o.err.find("trace.json") != std::string::npos);
+}
+
+TEST_CASE("wrong inputs of all sorts exit 2 and name the place") {
+  Folder folder;
+  const auto file = [&](const char* text) {
+    std::ofstream(folder.path / "in.json") << text;
+    return (folder.path / "in.json").string();
+  };
+  for (const char* command : {"simulate", "import"}) {
+    for (const char* text : {"", "{", "[]", "null", "{\"modle\": 1}", "{\"a\": 1e999}"}) {
+      CAPTURE(command, text);
+      const Outcome o = reckon(std::string(command) + " " + file(text));
+      CHECK(o.code == 2);
+      CHECK(o.out.empty());
+      CHECK(o.err.find("in.json:1") != std::string::npos);
+    }
+    const Outcome missing = reckon(std::string(command) + " /none/such.json");
+    CHECK(missing.code == 2);
+    CHECK(missing.err.find("/none/such.json") != std::string::npos);
+    CHECK(reckon(std::string(command) + " " + folder.path.string()).code == 2);
+  }
+  const Outcome phase =
+      reckon("simulate " + kScenarios + "deepseek-v3-2048-h800.json --phase pretraining");
+  CHECK(phase.code == 2);
+  CHECK(phase.err.find("did you mean \"pre-training\"?") != std::string::npos);
+}
+
+TEST_CASE("a result that can't be written is an error") {
+  const int status = std::system(("'" RECKON_PROGRAM "' simulate --json " + kScenarios +
+                                  "tiny-moe-2-cpu.json >/dev/full 2>/dev/null")
+                                     .c_str());
+  CHECK(WEXITSTATUS(status) == 2);
+}
+
+TEST_CASE("import prints a model that a scenario accepts, and its parameters") {
+  Folder folder;
+  // Mixtral-8x7B's config.json, the keys that shape it: 46.7B parameters, 12.9B activated (Mixtral
+  // paper, arXiv 2401.04088).
+  const std::string config = (folder.path / "config.json").string();
+  std::ofstream(config) << R"({"model_type": "mixtral", "hidden_size": 4096,
+    "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "num_hidden_layers": 32, "num_experts_per_tok": 2, "num_local_experts": 8,
+    "vocab_size": 32000, "tie_word_embeddings": false, "max_position_embeddings": 32768,
+    "sliding_window": null, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0,
+    "hidden_act": "silu"})";
+  const Outcome o = reckon("import " + config + " --json");
+  REQUIRE(o.code == 0);
+  const auto json = nlohmann::json::parse(o.out);
+  CHECK(json["parameters"]["total"].get<double>() == Approx(46.7e9).epsilon(0.005));
+  CHECK(json["parameters"]["activated"].get<double>() == Approx(12.9e9).epsilon(0.005));
+
+  auto scenario = nlohmann::json::parse(contents(kScenarios + "mixtral-8x22b-128-h100.json"));
+  scenario["model"] = nlohmann::json::parse(reckon("import " + config).out);
+  scenario.erase("plan");
+  const std::string changed = (folder.path / "scenario.json").string();
+  std::ofstream(changed) << scenario;
+  const Outcome read = reckon("simulate " + changed);
+  CHECK(read.err.find("no /plan") != std::string::npos);  // the model itself was accepted
+}
+
+TEST_CASE("schema is JSON") {
+  const Outcome o = reckon("schema");
+  CHECK(o.code == 0);
+  CHECK(nlohmann::json::parse(o.out).contains("properties"));
 }
 
 TEST_CASE("doctor finds the compiler or cmake that built this, and --json says the same") {

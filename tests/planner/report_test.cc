@@ -48,6 +48,8 @@ PlanRow row(double step_s, double gpu_hours) {
 
 TEST_CASE("figures in words") {
   CHECK(grouped(0) == "0");
+  CHECK(grouped(0.714) == "0.71");
+  CHECK(grouped(5) == "5");
   CHECK(grouped(999.4) == "999");
   CHECK(grouped(2788000) == "2,788,000");
   CHECK(grouped(-1234.6) == "-1,235");
