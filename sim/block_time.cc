@@ -31,7 +31,7 @@ struct Running {
 template <int kMax>
 void fill_speeds(Running* ops, int n) {
   if (n == 1) {
-    ops[0].speed = 1;
+    ops[0].speed = 1;  // neither SMs nor rates can be short
     return;
   }
   double held = 0, wanted = 0;
@@ -49,11 +49,17 @@ void fill_speeds(Running* ops, int n) {
     ops[i].speed = 0;
     open[i] = true;
   }
+  bool computing = false;
+  for (int i = 0; i < n; ++i) computing = computing || !ops[i].communication;
+  const auto cap_of = [&](const Running& op) {
+    if (!op.communication) return compute_cap;
+    return computing ? op.cost->beside_compute : 1;
+  };
   double level = 0;
   for (int left_open = n; left_open > 0;) {
     double next = 1;  // the level at which something closes
     for (int i = 0; i < n; ++i)
-      if (open[i] && !ops[i].communication) next = std::min(next, compute_cap);
+      if (open[i]) next = std::min(next, cap_of(ops[i]));
     double demand[kResources] = {0, 0, 0};
     for (int i = 0; i < n; ++i)
       for (int r = 0; open[i] && r < kResources; ++r) demand[r] += use[i][r];
@@ -67,8 +73,7 @@ void fill_speeds(Running* ops, int n) {
     level = next;
     for (int i = 0; i < n; ++i) {
       if (!open[i]) continue;
-      const double cap = ops[i].communication ? 1 : compute_cap;
-      if ((full >= 0 && use[i][full] > 0) || (full < 0 && level >= cap)) {
+      if ((full >= 0 && use[i][full] > 0) || (full < 0 && level >= cap_of(ops[i]))) {
         ops[i].speed = level;
         open[i] = false;
         --left_open;

@@ -18,6 +18,8 @@ struct OpCost {
   double hbm_share = 0;  // of the memory bandwidth that streaming kernels reach
   double nvlink_share = 0;
   double nic_share = 0;
+  double beside_compute =
+      1;            // speed of a communication op while compute kernels run, relative to alone
   int kernels = 1;  // launches, for the host's side of the bill
   bool calibrated =
       true;  // false: no measurement of this device, dtype or op stands behind `alone`

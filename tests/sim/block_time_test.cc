@@ -100,6 +100,19 @@ TEST_CASE("communication keeps its SMs, compute gets the rest") {
   CHECK(time_block(b, plain_cost, Seconds(0)).duration.ps == 107'500'000);
 }
 
+TEST_CASE("communication that compute disturbs slows down only while compute runs") {
+  Block b;
+  add(b, Stream::Compute, 20);
+  add(b, Stream::Expert, 30);
+  const auto disturbed = [](const Work& w) {
+    OpCost c = no_contention(w);
+    c.beside_compute = 0.75;
+    return c;
+  };
+  // 15 us of it done after 20 us, the other 15 at full speed.
+  CHECK(time_block(b, disturbed, Seconds(0)).duration.ps == 35'000'000);
+}
+
 TEST_CASE("two transfers share a NIC") {
   Block b;
   add(b, Stream::Expert, 40);
