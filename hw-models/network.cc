@@ -31,8 +31,14 @@ Cost network_cost(const sim::Collective& op, const Cluster& c, const Stack& s) {
 }
 
 Cost network_cost(const sim::TokenExchange& op, const Cluster& c, const Stack& s) {
-  const ExchangeSetting setting{.sms = s.comm_sms, .beside_compute = true};
-  return as_cost(exchange_time(network_fit(), op, c, setting), s.comm_sms, c, s);
+  const auto time = [&](bool beside_compute) {
+    return exchange_time(network_fit(), op, c,
+                         {.sms = s.comm_sms, .beside_compute = beside_compute});
+  };
+  const NetworkTime alone = time(false);
+  Cost cost = as_cost(alone, s.comm_sms, c, s);
+  if (alone.alone.si > 0) cost.beside_compute = alone.alone / time(true).alone;
+  return cost;
 }
 
 Cost network_cost(const sim::Transfer& op, const Cluster& c, const Stack& s) {

@@ -131,8 +131,7 @@ std::string beside_text(const PlanRow& best, const PlanRow& given) {
   add("W", p.w, q.w);
   add("FB", p.fb, q.fb);
   add("bubble", p.bubble, q.bubble);
-  add("gradients", p.gradients, q.gradients);
-  add("optimizer", p.optimizer, q.optimizer);
+  add("optimizer", p.gradients + p.optimizer, q.gradients + q.optimizer);
   add("host", p.host, q.host);
   add("step", best.prediction.step, given.prediction.step);
   return text(t);

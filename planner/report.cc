@@ -18,15 +18,15 @@ struct PhaseRow {
   const char* meaning;
 };
 
-std::array<PhaseRow, 8> rows(const Phases& p) {
+std::array<PhaseRow, 7> rows(const Phases& p) {
   return {{
       {"F", p.f, "forward passes that run alone"},
       {"B", p.b, "backward passes that run alone (input gradients, or all where W is not split)"},
       {"W", p.w, "weight-gradient passes that run alone"},
       {"FB", p.fb, "a forward overlapped with the backward of another micro-batch"},
       {"bubble", p.bubble, "waiting for other stages"},
-      {"gradients", p.gradients, "gradient reductions that nothing hides"},
-      {"optimizer", p.optimizer, "gradient norm, update, parameter gathers that nothing hides"},
+      {"optimizer", p.gradients + p.optimizer,
+       "after the last pass: gradient reductions and gathers that nothing hides, norm, update"},
       {"host", p.host, "work of the host between steps"},
   }};
 }
