@@ -44,7 +44,7 @@ int import_command(const ImportOptions& options, const CommonOptions& common);
 
 struct BacktestCommandOptions {
   std::string runs;
-  bool cross_validate = false;
+  bool cross_validate = false, fit = false, all_hardware = false;  // see BacktestOptions
   bool rows = false;  // print every row, not only the summaries
 };
 int backtest_command(const BacktestCommandOptions& options, const CommonOptions& common);

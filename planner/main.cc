@@ -56,6 +56,16 @@ int run(int argc, char** argv) {
 
   std::function<int()> chosen;
 
+  PlanOptions plan;
+  CLI::App* plan_app =
+      app.add_subcommand("plan", "Find the plans that cost least, and judge the budget");
+  plan_app->add_option("scenario", plan.scenario, "Scenario file")->required();
+  plan_app->add_option("--output", plan.output, "Write the best plan to this file");
+  plan_app->add_option("--keep", plan.keep, "How many plans to show")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  plan_app->callback([&] { chosen = [&] { return plan_command(plan, common); }; });
+
   SimulateOptions simulate;
   CLI::App* simulate_app = app.add_subcommand("simulate", "Predict one plan: the scenario's own");
   simulate_app->add_option("scenario", simulate.scenario, "Scenario file")->required();
@@ -65,6 +75,19 @@ int run(int argc, char** argv) {
   simulate_app->add_option("--trace", simulate.trace,
                            "Write every op of the step to this file, for ui.perfetto.dev");
   simulate_app->callback([&] { chosen = [&] { return simulate_command(simulate, common); }; });
+
+  BacktestCommandOptions backtest;
+  CLI::App* backtest_app =
+      app.add_subcommand("backtest", "Compare predictions with published runs");
+  backtest_app->add_option("runs", backtest.runs, "File of published runs")->required();
+  backtest_app->add_flag("--cross-validate", backtest.cross_validate,
+                         "Also predict each source with constants fitted without it");
+  backtest_app->add_flag("--fit", backtest.fit, "Fit the stacks' constants to these runs first");
+  backtest_app->add_flag(
+      "--all-hardware", backtest.all_hardware,
+      "Sum up runs of any GPU and tier, not only A and B on A100, H800, H100, H200");
+  backtest_app->add_flag("--rows", backtest.rows, "Print every row");
+  backtest_app->callback([&] { chosen = [&] { return backtest_command(backtest, common); }; });
 
   ImportOptions import;
   CLI::App* import_app =

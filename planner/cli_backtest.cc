@@ -1,0 +1,21 @@
+// `reckon backtest`: predictions against published runs.
+#include <fmt/format.h>
+
+#include "planner/backtest.h"
+#include "planner/cli.h"
+
+namespace reckon::plan {
+
+int backtest_command(const BacktestCommandOptions& options, const CommonOptions& common) {
+  const Backtest result = backtest_file(options.runs, {.fit = options.fit,
+                                                       .cross_validate = options.cross_validate,
+                                                       .all_hardware = options.all_hardware,
+                                                       .threads = thread_count(common)});
+  if (common.json)
+    fmt::print("{}\n", to_json(result).dump(2));
+  else
+    fmt::print("{}", to_text(result, options.rows));
+  return kDone;
+}
+
+}  // namespace reckon::plan

@@ -1,0 +1,107 @@
+// `reckon plan`: search the plans of a scenario, price the campaign with each, judge the budget.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "planner/bill.h"
+#include "planner/cli.h"
+#include "planner/file.h"
+#include "planner/interrupt.h"
+#include "planner/plan_json.h"
+#include "planner/plan_report.h"
+#include "planner/scenario_json.h"
+#include "planner/search.h"
+#include "sim/input_error.h"
+
+namespace reckon::plan {
+namespace {
+
+// One line on a terminal, rewritten in place; nothing elsewhere.
+std::function<void(const SearchProgress&)> progress_line(const std::string& phase) {
+  if (::isatty(STDERR_FILENO) == 0) return {};
+  return [phase](const SearchProgress& p) {
+    fmt::print(stderr, "\r{}: {} of {} plans{}\x1b[K", phase,
+               grouped(static_cast<double>(p.explored)), grouped(static_cast<double>(p.candidates)),
+               p.best_step.si > 0 ? ", best step " + duration(p.best_step) : "");
+    std::fflush(stderr);
+  };
+}
+
+SearchResult searched(const Scenario& s, std::size_t phase, int keep, int threads,
+                      const std::atomic<bool>& stop) {
+  const auto progress = progress_line(s.campaign[phase].name);
+  SearchResult r = search(s, step_shape(s.campaign[phase]),
+                          {.threads = threads, .keep = keep, .stop = &stop, .progress = progress});
+  if (progress) fmt::print(stderr, "\r\x1b[K");
+  return r;
+}
+
+// The plans that the campaign's other phases run: their own, else the fastest found for each; where
+// none is found, what plans_of_phases says.
+std::vector<std::optional<Plan>> plans_of_other_phases(const Scenario& s, std::size_t searched_one,
+                                                       int threads, const std::atomic<bool>& stop) {
+  std::vector<std::optional<Plan>> plans(s.campaign.size());
+  for (std::size_t i = 0; i < s.campaign.size(); ++i) {
+    const PhaseOfCampaign& phase = s.campaign[i];
+    if (i == searched_one || phase.gpu_hours > 0 || phase.plan) continue;
+    const SearchResult r = searched(s, i, 1, threads, stop);
+    if (!r.best.empty()) plans[i] = r.best.front().plan;
+  }
+  return plans;
+}
+
+}  // namespace
+
+int plan_command(const PlanOptions& options, const CommonOptions& common) {
+  const Scenario s = read_scenario(options.scenario);
+  const std::optional<std::size_t> phase = searched_phase(s);
+  if (!phase)
+    throw InputError(options.scenario +
+                     ": /campaign: expected at least one phase whose gpu_hours are not given");
+  const StepShape step = step_shape(s.campaign[*phase]);
+  const std::atomic<bool>& stop = catch_interrupt();
+  const int threads = thread_count(common);
+
+  SearchResult found = searched(s, *phase, options.keep, threads, stop);
+  const auto others = plans_of_other_phases(s, *phase, threads, stop);
+
+  Predictor predictor(s.model, s.cluster, s.stack);
+  const auto all_plans = [&](const Plan& plan) {
+    std::vector<Plan> plans = plans_of_phases(s, plan);
+    for (std::size_t i = 0; i < plans.size(); ++i)
+      if (others[i]) plans[i] = *others[i];
+    return plans;
+  };
+  const auto row = [&](const Plan& plan, const Prediction& prediction) {
+    return PlanRow{.plan = plan,
+                   .prediction = prediction,
+                   .bill = predicted_bill(s, all_plans(plan), predictor),
+                   .fits = prediction.memory.peak <= memory_limit(s)};
+  };
+
+  PlanAnswer answer{.phase = *phase, .statistics = found.statistics};
+  for (const FoundPlan& f : found.best) answer.plans.push_back(row(f.plan, f.prediction));
+  for (const FoundPlan& f : found.pareto) answer.pareto.push_back(row(f.plan, f.prediction));
+  const std::optional<Plan>& given = s.campaign[*phase].plan ? s.campaign[*phase].plan : s.plan;
+  if (given) {
+    answer.published_refused = why_illegal(s.model, s.cluster, s.stack, *given, step);
+    if (!answer.published_refused) answer.published = row(*given, predictor.predict(*given, step));
+  }
+  if (!answer.plans.empty()) {
+    const PlanRow& best = answer.plans.front();
+    answer.use = step_use(predictor.run(best.plan, step), predictor);
+    const Bill* bill = std::get_if<Bill>(&best.bill);
+    if (bill != nullptr && !answer.meets(s.budget))
+      answer.what_ifs = what_ifs(s, all_plans(best.plan), *bill);
+    if (!options.output.empty()) write_file(options.output, plan_to_json(best.plan).dump(2) + "\n");
+  } else if (!options.output.empty()) {
+    fmt::print(stderr, "reckon: no plan found; {} is not written\n", options.output);
+  }
+
+  if (common.json)
+    fmt::print("{}\n", to_json(answer, s).dump(2));
+  else
+    fmt::print("{}", to_text(answer, s));
+  return answer.meets(s.budget) ? kDone : kInfeasible;
+}
+
+}  // namespace reckon::plan
