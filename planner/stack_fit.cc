@@ -18,21 +18,28 @@ const char* const kNames[kConstants] = {"gemm_efficiency",   "attention_efficien
                                         "memory_efficiency", "comm_efficiency",
                                         "host_per_kernel",   "host_per_step"};
 
-using Logs = std::array<double, kConstants>;  // log of constant / catalogue's constant
+// Logarithms of the efficiencies, and of the host's times over kHostPerKernel and kHostPerStep.
+using Logs = std::array<double, kConstants>;
+
+// Where the fit starts and what its priors are centred on: fixed here, so that a fit does not
+// depend on what an earlier one has left in the catalogue.
+constexpr Seconds kHostPerKernel = 6 * us;
+constexpr Seconds kHostPerStep = 30 * ms;
 
 constexpr double kRowSigma = 0.06;
-// Widths of the priors. Efficiencies are multipliers of measured kernel tables and can't be far
-// from 1; the host's times are educated guesses in the catalogue.
-constexpr Logs kSharedSigma{0.15, 0.15, 0.3, 0.3, 0.5, 0.7};
-constexpr Logs kOwnSigma{0.06, 0.10, 0.20, 0.20, 0.4, 0.7};
+// Widths of the priors. Efficiencies multiply measured kernel and network tables, and differ from
+// 1 together (training runs under a power limit, the tables mostly do not) more than from stack to
+// stack. The host's times are each stack's own affair: 0 means not shared.
+constexpr Logs kSharedSigma{0.15, 0.15, 0.3, 0.3, 0, 0};
+constexpr Logs kOwnSigma{0.06, 0.10, 0.20, 0.20, 0.8, 0.8};
 
 hw::Stack with_constants(hw::Stack s, const Logs& logs) {
-  s.gemm_efficiency *= std::exp(logs[0]);
-  s.attention_efficiency *= std::exp(logs[1]);
-  s.memory_efficiency *= std::exp(logs[2]);
-  s.comm_efficiency *= std::exp(logs[3]);
-  s.host_per_kernel *= std::exp(logs[4]);
-  s.host_per_step *= std::exp(logs[5]);
+  s.gemm_efficiency = std::exp(logs[0]);
+  s.attention_efficiency = std::exp(logs[1]);
+  s.memory_efficiency = std::exp(logs[2]);
+  s.comm_efficiency = std::exp(logs[3]);
+  s.host_per_kernel = kHostPerKernel * std::exp(logs[4]);
+  if (s.host_per_step.si > 0) s.host_per_step = kHostPerStep * std::exp(logs[5]);
   return s;
 }
 
@@ -97,20 +104,20 @@ double cost_of_residual(double r) {
 // value no row has a slope in it. Each stack starts from the best of a few values.
 void start_host_times(Fit& fit, const std::vector<hw::Stack>& entries, const PredictCase& predict,
                       int threads) {
-  constexpr double kFactors[] = {1, 1.5, 2.25, 3.4, 5};
-  constexpr int kHostPerKernel = 4;
+  constexpr double kFactors[] = {0.7, 1, 1.5, 2.25, 3.4, 5, 7.5, 11};
+  constexpr int kConstant = 4;
   std::vector<std::array<double, std::size(kFactors)>> cost(fit.rows.size());
   for_each_index(fit.rows.size(), threads, [&](std::size_t i) {
     const FitRow& row = fit.rows[i];
     for (std::size_t f = 0; f < std::size(kFactors); ++f) {
       Logs logs{};
-      logs[kHostPerKernel] = std::log(kFactors[f]);
+      logs[kConstant] = std::log(kFactors[f]);
       cost[i][f] = cost_of_residual(
           log_step(row, entries[static_cast<std::size_t>(row.stack)], logs, predict).value() -
           row.log_measured);
     }
   });
-  const double sigma = kOwnSigma[kHostPerKernel];
+  const double sigma = kOwnSigma[kConstant];
   for (int s = 0; s < static_cast<int>(fit.stacks.size()); ++s) {
     std::array<double, std::size(kFactors)> total{};
     for (std::size_t f = 0; f < total.size(); ++f) {
@@ -121,7 +128,7 @@ void start_host_times(Fit& fit, const std::vector<hw::Stack>& entries, const Pre
     }
     const auto best =
         static_cast<std::size_t>(std::min_element(total.begin(), total.end()) - total.begin());
-    fit.at[Fit::own(s, kHostPerKernel)] = std::log(kFactors[best]);
+    fit.at[Fit::own(s, kConstant)] = std::log(kFactors[best]);
   }
 }
 
@@ -161,6 +168,7 @@ Eigen::VectorXd solve(const Fit& fit, int left_out, double damping) {
       }
     }
     const auto prior = [&](Eigen::Index i, double sigma) {
+      sigma = std::max(sigma, 1e-4);  // 0: held at its centre
       a(i, i) += 1 / (sigma * sigma);
       b[i] -= x[i] / (sigma * sigma);
     };

@@ -1,10 +1,10 @@
 // Fits the constants of software stacks to published step times.
 //
-// A stack has up to six free constants: the efficiencies of matrix products, attention,
-// memory-bound kernels and collectives, the host's time per kernel and per step. Each is the
-// catalogue's value times exp(g + d): g shared by all stacks, d of this one. The fit minimises
+// A stack has up to six free constants: the efficiencies e of matrix products, attention,
+// memory-bound kernels and collectives (log e = g + d: g shared by all stacks, d of this one), and
+// the host's time per kernel and per step (a guess times exp(d)). The fit minimises
 //   sum over rows of rho(log(predicted / measured) / 0.06)
-//   + sum g^2 / (2 0.3^2) + sum d^2 / (2 0.1^2)
+//   + sum (g / sigma_g)^2 / 2 + sum (d / sigma_d)^2 / 2      (sigmas: stack_fit.cc)
 // with rho(x) = log(1 + x^2 / 2) (Cauchy's), so that a row that contradicts the others counts
 // little, and a stack with few rows stays near the rest. Levenberg-Marquardt on iteratively
 // reweighted squares, derivatives by forward differences.

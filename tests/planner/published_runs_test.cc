@@ -16,8 +16,8 @@ TEST_CASE("published step times are predicted within the stated errors") {
   const Backtest b = backtest_file(RECKON_SOURCE "/tests/planner/data/published_runs.json", {});
   fmt::print("{}\n", to_text(b, false));
   CHECK(b.core.scored >= 9 * (b.core.scored + b.core.skipped) / 10);
-  CHECK(b.core.median_ape < 0.14);
-  CHECK(b.core.mape < 0.18);
+  CHECK(b.core.median_ape < 0.08);
+  CHECK(b.core.mape < 0.12);
   for (const BacktestRow& r : b.rows) {
     INFO(r.id);
     CHECK(r.scored == r.reason.empty());
