@@ -182,6 +182,13 @@ void fields(V& v, Stack& s) {
   v("can_overlap_expert_1f1b", s.can_overlap_expert_1f1b,
     {.doc = "a forward's all-to-all under another micro-batch's backward", .required = true});
   v("can_pair_fb", s.can_pair_fb, {.doc = "DualPipe-style F&B blocks", .required = true});
+  v("can_split_backward", s.can_split_backward,
+    {.doc = "weight gradients apart from input gradients (zero-bubble schedules)",
+     .required = true});
+  v("can_fp8", s.can_fp8, {.doc = "fp8 with per-tensor scales", .required = true});
+  v("can_fp8_block", s.can_fp8_block,
+    {.doc = "fp8 with 1x128 and 128x128 scales", .required = true});
+  v("can_mxfp8", s.can_mxfp8, {.doc = "fp8 with 1x32 scales", .required = true});
   v("static_sm_partition", s.static_sm_partition,
     {.doc = "GEMMs never use the SMs reserved for communication", .required = true});
   v("comm_sms", s.comm_sms,

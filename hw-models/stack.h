@@ -48,8 +48,13 @@ struct Stack {
   bool can_overlap_p2p = true;  // with interleaved schedules
   bool can_overlap_tp = false;
   bool can_overlap_expert_1f1b =
-      false;                         // a forward's all-to-all under another micro-batch's backward
-  bool can_pair_fb = false;          // DualPipe-style F&B blocks
+      false;                 // a forward's all-to-all under another micro-batch's backward
+  bool can_pair_fb = false;  // DualPipe-style F&B blocks
+  bool can_split_backward =
+      true;                   // weight gradients apart from input gradients: zero-bubble schedules
+  bool can_fp8 = true;        // per-tensor scales
+  bool can_fp8_block = true;  // 1x128 and 128x128 scales
+  bool can_mxfp8 = true;      // 1x32 scales
   bool static_sm_partition = false;  // GEMMs never use the SMs reserved for communication
   int comm_sms = 16;                 // SMs that a communication kernel occupies
 

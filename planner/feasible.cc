@@ -184,6 +184,13 @@ const char* abilities(const Case& c) {
 
   const bool pairs = p.schedule == ScheduleKind::DualPipe || p.schedule == ScheduleKind::DualPipeV;
   if (pairs && !s.can_pair_fb) return no("the stack can't pair forward and backward passes");
+  const bool split = p.schedule == ScheduleKind::ZbH1 || p.schedule == ScheduleKind::ZbH2 ||
+                     p.schedule == ScheduleKind::ZbV;
+  if (split && !s.can_split_backward) return no("the stack can't split the backward pass");
+  if ((p.precision == Precision::Fp8 && !s.can_fp8) ||
+      (p.precision == Precision::Fp8DeepSeek && !s.can_fp8_block) ||
+      (p.precision == Precision::Mxfp8 && !s.can_mxfp8))
+    return no("the stack has no recipe for this precision");
   if (pairs && p.zero == Zero::Full) return "fully sharded parameters do not go with F&B pairs";
   switch (p.overlap.expert) {
     case Overlap::Expert::None: break;

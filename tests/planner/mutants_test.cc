@@ -129,6 +129,9 @@ const ordered_json& resolve(const ordered_json& schema, const ordered_json& node
   if (node.contains("allOf")) return resolve(schema, node["allOf"][0], value);
   if (node.contains("anyOf") && value.is_object())
     return resolve(schema, node["anyOf"][value.contains("base") ? 2 : 1], value);
+  if (node.contains("anyOf") && value.is_array())
+    for (const auto& branch : node["anyOf"])
+      if (branch.contains("items")) return branch;
   return node;
 }
 

@@ -92,7 +92,7 @@ TEST_CASE("a layout that drops a layer is an error") {
     chunks.push_back(nlohmann::json::parse(hw::to_json(c).dump()));
   CHECK_NOTHROW(with("/plan/layout", chunks));
   chunks[15]["layers"] = 2;
-  CHECK_THROWS_WITH(with("/plan/layout", chunks), Contains("add up to 61 layers, got 60"));
+  CHECK_THROWS_WITH(with("/plan/layout", chunks), Contains("add up to 61 layers, got 62"));
   chunks[15]["first_layer"] = 59;
-  CHECK_THROWS_WITH(with("/plan/layout", chunks), Contains("the next from layer 58"));
+  CHECK_THROWS_WITH(with("/plan/layout", chunks), Contains("the next from layer 60"));
 }
