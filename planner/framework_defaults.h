@@ -25,6 +25,7 @@ struct FrameworkDefaults {
   bool expert_tp_follows_tp = true;  // etp of mixtures: tp, or 1
   Overlap::Expert expert_overlap = Overlap::Expert::None;
   std::optional<hw::Dispatcher> dispatcher;  // empty: the stack's
+  int embedding_weight = 1;  // layers that the embedding counts for where layers don't divide
 };
 
 // By the words of source, plan and model. Every run gets one: what matches nothing is taken for

@@ -362,8 +362,9 @@ std::variant<RunCase, NoCase> run_case(const PublishedRun& run) {
   const int chunks = p.pp * p.vpp;
   if (chunks > c.model.layers + 2) return NoCase{"more pipeline chunks than layers"};
   // Layers that don't divide: the ends give up layers for the embedding and the head.
-  p.layout = balanced_layout({.layers = c.model.layers, .mtp = c.model.mtp_depth}, chunks,
-                             c.model.layers % chunks != 0);
+  p.layout = balanced_layout(
+      {.layers = c.model.layers, .mtp = c.model.mtp_depth, .embedding = defaults.embedding_weight},
+      chunks, c.model.layers % chunks != 0);
 
   const std::string dispatcher = lower_case(printed.dispatcher);
   if (says(dispatcher, "deepep"))
