@@ -69,8 +69,11 @@ Candidates::Candidates(const Scenario& s, const StepShape& step) : scenario_(s),
       default: schedule_.push_back({kind, 1});
     }
   }
-  precision_ = given_or(
-      space.precision, {Precision::Bf16, Precision::Fp8, Precision::Fp8DeepSeek, Precision::Mxfp8});
+  // fp32 only where there is nothing else: a CPU.
+  precision_ = given_or(space.precision, s.cluster.gpu.peak_bf16.si > 0
+                                             ? std::vector{Precision::Bf16, Precision::Fp8,
+                                                           Precision::Fp8DeepSeek, Precision::Mxfp8}
+                                             : std::vector{Precision::Fp32});
   recompute_ = given_or(space.recompute, recompute_modes(s.model, s.stack));
   zero_ = given_or(space.zero, {Zero::Optimizer, Zero::Full});
   expert_ = given_or(space.expert_overlap,

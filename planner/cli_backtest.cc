@@ -3,6 +3,7 @@
 
 #include "planner/backtest.h"
 #include "planner/cli.h"
+#include "sim/input_error.h"
 
 namespace reckon::plan {
 
@@ -11,6 +12,7 @@ int backtest_command(const BacktestCommandOptions& options, const CommonOptions&
                                                        .cross_validate = options.cross_validate,
                                                        .all_hardware = options.all_hardware,
                                                        .threads = thread_count(common)});
+  if (result.rows.empty()) throw InputError(options.runs + ":1: expected at least one run");
   if (common.json)
     fmt::print("{}\n", to_json(result).dump(2));
   else

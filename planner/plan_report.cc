@@ -10,6 +10,10 @@
 namespace reckon::plan {
 namespace {
 
+bool has_budget(const Scenario& s) {
+  return s.budget.gpu_hours || s.budget.days || s.budget.money;
+}
+
 const Bill* bill_of(const PlanRow& row) {
   return std::get_if<Bill>(&row.bill);
 }
@@ -48,7 +52,8 @@ ordered_json statistics_json(const SearchStatistics& t) {
 }
 
 std::string verdict_text(const PlanAnswer& a, const Scenario& s) {
-  const bool has_budget = s.budget.gpu_hours || s.budget.days || s.budget.money;
+  if (a.plans.empty() && a.statistics.interrupted)
+    return "Verdict: interrupted before any plan was simulated.\n";
   if (a.plans.empty())
     return wrapped("Verdict: no plan of this search space can run; the reasons are tallied below.",
                    0);
@@ -56,15 +61,21 @@ std::string verdict_text(const PlanAnswer& a, const Scenario& s) {
   const Bill* bill = bill_of(best);
   if (bill == nullptr) {
     const NoBill& no = std::get<NoBill>(best.bill);
+    if (a.statistics.interrupted)
+      return wrapped(
+          fmt::format("Verdict: interrupted before phase \"{}\" had a plan, so there is no "
+                      "bill. Best step so far: {}.",
+                      no.phase, duration(best.prediction.step)),
+          0);
     return wrapped(fmt::format("Verdict: no bill. Phase \"{}\" can't run: {} ({}).", no.phase,
                                no.why.why, no.why.detail),
                    0);
   }
   const std::string needs = fmt::format(
-      "{} GPU-hours, {:.1f} days on {} GPUs{}", grouped(bill->gpu_hours), bill->days,
+      "{} GPU-hours, {} days on {} GPUs{}", grouped(bill->gpu_hours), days_text(bill->days),
       grouped(s.cluster.gpus),
       bill->money ? fmt::format(", {} {}", grouped(*bill->money), s.cluster.currency) : "");
-  if (!has_budget)
+  if (!has_budget(s))
     return wrapped(fmt::format("Verdict: no budget is given; the fastest plan takes {}.", needs),
                    0);
 
@@ -86,7 +97,7 @@ std::string verdict_text(const PlanAnswer& a, const Scenario& s) {
     out += "\nWhat would change that, the plan otherwise held\n";
     Table t{.columns = {{"", Align::Left}, {"GPU-hours"}, {"days"}, {"budget", Align::Left}}};
     for (const WhatIf& w : a.what_ifs)
-      t.rows.push_back({w.change, grouped(w.bill.gpu_hours), fmt::format("{:.1f}", w.bill.days),
+      t.rows.push_back({w.change, grouped(w.bill.gpu_hours), days_text(w.bill.days),
                         w.meets ? "met" : "not met"});
     out += text(t);
   }
@@ -98,15 +109,18 @@ std::string plans_text(const PlanAnswer& a, const Scenario& s) {
   const bool money = s.cluster.price_per_gpu_hour > 0;
   if (money) t.columns.push_back({s.cluster.currency});
   t.columns.push_back({"memory"});
-  t.columns.push_back({"budget", Align::Left});
+  t.columns.push_back({has_budget(s) ? "budget" : "", Align::Left});
   const auto add = [&](const std::string& label, const PlanRow& r) {
     const Bill* b = bill_of(r);
     std::vector<std::string> row = {label, describe(r.plan), duration(r.prediction.step),
                                     b != nullptr ? grouped(b->gpu_hours) : "",
-                                    b != nullptr ? fmt::format("{:.1f}", b->days) : ""};
+                                    b != nullptr ? days_text(b->days) : ""};
     if (money) row.push_back(b != nullptr && b->money ? grouped(*b->money) : "");
     row.push_back(gibibytes(r.prediction.memory.peak));
-    row.push_back(!r.fits ? "does not fit in memory" : r.meets(s.budget) ? "met" : "not met");
+    row.push_back(!r.fits             ? "does not fit in memory"
+                  : !has_budget(s)    ? ""
+                  : r.meets(s.budget) ? "met"
+                                      : "not met");
     t.rows.push_back(std::move(row));
   };
   for (std::size_t i = 0; i < a.plans.size(); ++i) add(fmt::format("{}", i + 1), a.plans[i]);

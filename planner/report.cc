@@ -54,7 +54,7 @@ const char* unit(BudgetLine::What what) {
 std::string amount(BudgetLine::What what, double value, const std::string& currency) {
   switch (what) {
     case BudgetLine::What::GpuHours: return grouped(value);
-    case BudgetLine::What::Days: return fmt::format("{:.1f}", value);
+    case BudgetLine::What::Days: return days_text(value);
     case BudgetLine::What::Money: return grouped(value) + " " + currency;
   }
   return "";
@@ -68,6 +68,10 @@ std::string grouped(double value) {
   for (int i = static_cast<int>(digits.size()) - 3; i > 0; i -= 3)
     digits.insert(static_cast<std::size_t>(i), ",");
   return (value <= -0.5 ? "-" : "") + digits;
+}
+
+std::string days_text(double days) {
+  return days != 0 && days < 1 ? fmt::format("{:.2g}", days) : fmt::format("{:.1f}", days);
 }
 
 std::string short_count(double value) {
@@ -212,7 +216,7 @@ std::string to_text(const Bill& bill, const std::string& currency) {
   const auto row = [&](std::vector<std::string> cells, double gpu_hours) {
     const double share = bill.gpu_hours > 0 ? gpu_hours / bill.gpu_hours : 0;
     cells.push_back(grouped(gpu_hours));
-    cells.push_back(fmt::format("{:.2f}", bill.days * share));
+    cells.push_back(days_text(bill.days * share));
     if (bill.money) cells.push_back(grouped(*bill.money * share));
     t.rows.push_back(std::move(cells));
   };

@@ -15,6 +15,7 @@ using nlohmann::ordered_json;
 
 // Figures in words.
 std::string grouped(double value);      // "2,788,000"; below 10 two digits, "0.71"
+std::string days_text(double days);     // "52.3"; below 1 two digits, "0.41"
 std::string short_count(double value);  // three digits, "14.8T", "62.9M"
 std::string duration(Seconds t);        // "19.93 s", "342 ms", "12.1 us"
 std::string gibibytes(Bytes b);         // "61.2 GiB"

@@ -109,6 +109,44 @@ TEST_CASE("every shipped scenario with a plan can be simulated") {
   CHECK(simulated >= 9);
 }
 
+TEST_CASE(
+    "plan answers the same bytes with any number of threads, and writes a plan that simulates") {
+  Folder folder;
+  const std::string scenario = kScenarios + "gpt3-175b-1024-a100.json";
+  const std::string best = (folder.path / "best.json").string();
+  const Outcome one = reckon("plan --json --threads 1 " + scenario + " --output " + best);
+  const Outcome two = reckon("plan --json --threads 2 " + scenario);
+  REQUIRE(one.code == two.code);
+  CHECK(one.err.empty());
+  auto json = nlohmann::json::parse(one.out), other = nlohmann::json::parse(two.out);
+  for (auto* j : {&json, &other}) (*j)["search"].erase("wall_s");
+  CHECK(json.dump() == other.dump());
+  CHECK(reckon("plan --threads 1 " + scenario).out == reckon("plan --threads 2 " + scenario).out);
+
+  for (const char* key : {"candidates", "feasible", "simulated", "pruned_by_bound", "rejected"})
+    CHECK(json["search"].contains(key));
+  CHECK(json["search"]["certificate"]["best_step_s"] == json["plans"][0]["step_s"]);
+  CHECK(json["campaign"]["gpu_hours"] == json["plans"][0]["gpu_hours"]);
+  REQUIRE(json["plans"].size() > 1);
+  for (std::size_t i = 0; i < json["plans"].size(); ++i) {
+    const auto& row = json["plans"][i];
+    CHECK(row["meets_budget"] == (row["days"] <= 34.0));
+    if (i > 0) CHECK(row["step_s"] >= json["plans"][i - 1]["step_s"]);
+  }
+  CHECK(one.code == (json["meets_budget"] ? 0 : 1));
+
+  const Outcome again = reckon("simulate --json " + scenario + " --plan " + best);
+  CHECK(again.code == 0);
+  CHECK(nlohmann::json::parse(again.out)["step_s"] == json["plans"][0]["step_s"]);
+}
+
+TEST_CASE("every tiny question has an answer: the CPU scenario finds its own plan or better") {
+  const auto json =
+      nlohmann::json::parse(reckon("plan --json " + kScenarios + "tiny-moe-2-cpu.json").out);
+  REQUIRE(json["plans"].size() > 0);
+  CHECK(json["plans"][0]["step_s"] <= json["given"]["step_s"]);
+}
+
 TEST_CASE("a plan that can't run is an answer with the reason") {
   Folder folder;
   std::ofstream(folder.path / "plan.json") << R"({"tp": 1, "pp": 16, "dp": 128, "ep": 63,
@@ -146,7 +184,7 @@ TEST_CASE("wrong inputs of all sorts exit 2 and name the place") {
     std::ofstream(folder.path / "in.json") << text;
     return (folder.path / "in.json").string();
   };
-  for (const char* command : {"simulate", "import"}) {
+  for (const char* command : {"plan", "simulate", "import", "backtest"}) {
     for (const char* text : {"", "{", "[]", "null", "{\"modle\": 1}", "{\"a\": 1e999}"}) {
       CAPTURE(command, text);
       const Outcome o = reckon(std::string(command) + " " + file(text));
