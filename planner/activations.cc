@@ -14,10 +14,6 @@ namespace {
 
 using Needed = SavedTensor::Needed;
 
-bool gated(Mlp mlp) {
-  return mlp == Mlp::SwiGlu || mlp == Mlp::GeGlu;
-}
-
 // Bytes of one element of an activation.
 double element(const Plan& p) {
   return p.precision == Precision::Fp32 ? 4 : 2;
@@ -135,15 +131,15 @@ struct MlpNames {
 
 void mlp(std::vector<SavedTensor>& out, const ModelShape& m, const Plan& p, const hw::Stack& stack,
          const Sizes& z, MlpNames names, double rows, double width) {
-  const double in = gated(m.mlp) ? 2 * width : width;
+  const double in = is_gated(m.mlp) ? 2 * width : width;
   const bool deepseek = p.precision == Precision::Fp8DeepSeek;
   // DeepSeek-V3 report, section 3.3.3: the activation's input is cached in fp8 and its output
   // recomputed.
   const double cached = deepseek ? z.in : z.e;
   out.push_back({names.module, "activation input", rows * width, cached, names.dropped_by});
-  if (gated(m.mlp))
+  if (is_gated(m.mlp))
     out.push_back({names.module, "gate input", rows * width, cached, names.dropped_by | kPerOp});
-  if (gated(m.mlp) && !stack.fused_activation)
+  if (is_gated(m.mlp) && !stack.fused_activation)
     out.push_back({names.module, "activated gate", rows * width, z.e,
                    names.dropped_by | kActivation | kPerOp});
   if (!deepseek)
@@ -206,7 +202,7 @@ TensorSums sum(const std::vector<SavedTensor>& tensors, const Plan& p) {
 double working_set(const ModelShape& m, const Plan& p, const hw::Stack& stack, int seq, bool moe,
                    const Sizes& z) {
   const double t = z.rank.tokens, r = z.rank.split_tokens;
-  const double sides = gated(m.mlp) ? 3 : 2;
+  const double sides = is_gated(m.mlp) ? 3 : 2;
   double widest = t * sides * m.ffn / p.tp;
   if (moe) widest = z.rank.expert_rows * (sides * m.moe->ffn / p.etp + 2 * z.h);
   const double qk = m.mla ? m.mla->qk_nope + m.mla->qk_rope : m.head_dim;

@@ -52,6 +52,9 @@ class LayerOps {
   bool is_moe(int layer) const { return is_moe_layer(model_, layer); }
 
  private:
+  // Bytes of one fp8 element with its share of a 4-byte scale per 128.
+  static constexpr double kBlockFp8 = 1 + 4.0 / 128;
+
   struct Linear {
     const char* label;
     double m;
@@ -81,6 +84,7 @@ class LayerOps {
   double router_bytes(double passes) const;
   double received_tokens() const;  // distinct tokens that this rank's experts receive
   bool recomputes(std::uint32_t module) const;
+  bool gated() const { return is_gated(model_.mlp); }
   bool block_fp8() const { return plan_.precision == Precision::Fp8DeepSeek; }
   bool fp8() const {
     return plan_.precision == Precision::Fp8 || plan_.precision == Precision::Mxfp8 || block_fp8();

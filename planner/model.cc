@@ -41,7 +41,7 @@ std::int64_t attention_params(const ModelShape& m) {
 }
 
 std::int64_t mlp_params(const ModelShape& m, std::int64_t width, bool bias) {
-  const bool gated = m.mlp == Mlp::SwiGlu || m.mlp == Mlp::GeGlu;
+  const bool gated = is_gated(m.mlp);
   std::int64_t n = prod(gated ? 3 : 2, prod(m.hidden, width));
   if (bias) n += (gated ? 2 : 1) * width + m.hidden;
   return n;

@@ -11,7 +11,11 @@
 
 namespace reckon::plan {
 
-enum class Mlp { Gelu, SquaredRelu, SwiGlu, GeGlu };  // the last two have a gate: one more matrix
+enum class Mlp { Gelu, SquaredRelu, SwiGlu, GeGlu };
+// A gate: one more matrix beside the up-projection.
+inline bool is_gated(Mlp mlp) {
+  return mlp == Mlp::SwiGlu || mlp == Mlp::GeGlu;
+}
 enum class Norm { LayerNorm, RmsNorm };
 enum class Positions { Rope, Learned, Alibi, None };
 enum class RouterScore { Softmax, Sigmoid };

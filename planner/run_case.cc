@@ -222,7 +222,7 @@ std::variant<ModelShape, NoCase> model_of(const PublishedRun& run) {
           : says(mlp, "geglu")        ? Mlp::GeGlu
           : says(mlp, "squared relu") ? Mlp::SquaredRelu
                                       : Mlp::Gelu;
-  const bool gated = s.mlp == Mlp::SwiGlu || s.mlp == Mlp::GeGlu;
+  const bool gated = is_gated(s.mlp);
   if (!m.ffn && !m.experts && gated) return NoCase{"model.ffn is not printed"};
   s.ffn = m.ffn.value_or(4 * s.hidden);
   // GPT-2's line: LayerNorm, learned positions, biases, embedding shared with the head. Llama's
