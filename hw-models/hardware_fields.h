@@ -162,6 +162,7 @@ void fields(V& v, Stack& s) {
   v("fused_wgrad_accumulation", s.fused_wgrad_accumulation,
     {.doc = "weight gradient GEMM adds into the main gradient", .required = true});
   v("dropout", s.dropout, {.doc = "runs dropout kernels", .required = true});
+  v("reckon_ops", s.reckon_ops, {.doc = "the op list of reckon's own trainer; false"});
   v("balanced_context", s.balanced_context,
     {.doc = "context-parallel ranks get equal causal work", .required = true});
   v("cuda_graphs", s.cuda_graphs, {.doc = "launches whole graphs", .required = true});

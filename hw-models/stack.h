@@ -32,6 +32,9 @@ struct Stack {
   bool fused_optimizer = true;           // multi-tensor Adam
   bool fused_wgrad_accumulation = true;  // weight gradient GEMM adds into the fp32 gradient buffer
   bool dropout = false;
+  bool reckon_ops = false;  // the op list of reckon's own trainer (real/): products quantise their
+                            // own operands and add into one gradient, keys and values of a context
+                            // are gathered before the attention; see planner/layer_ops.h
   bool balanced_context = true;  // context-parallel ranks get equal causal work (zigzag split);
                                  // false: the last rank's slice sees every key
   bool cuda_graphs = false;

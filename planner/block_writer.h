@@ -20,6 +20,8 @@ class BlockWriter {
     recompute_ = recompute;
   }
   bool recomputing() const { return recompute_; }
+  // Part of the chunk (sim::Op::part) of the ops that follow.
+  void part(int index) { part_ = static_cast<std::int16_t>(index); }
 
   // An op on the compute stream; waits for all ops named with after() since the last one.
   std::uint32_t compute(const char* label, sim::Work work) {
@@ -73,6 +75,7 @@ class BlockWriter {
                           .stream = stream,
                           .phase = phase_,
                           .recompute = recompute_,
+                          .part = part_,
                           .first_wait = first_wait,
                           .waits = static_cast<std::uint32_t>(block_.waits.size()) - first_wait});
     block_.works.push_back(std::move(work));
@@ -82,6 +85,7 @@ class BlockWriter {
   sim::Block block_;
   sim::Phase phase_ = sim::Phase::F;
   bool recompute_ = false;
+  std::int16_t part_ = -1;
   std::uint32_t last_compute_ = kNoOp, before_last_compute_ = kNoOp;
   std::vector<std::uint32_t> pending_;
 };

@@ -34,7 +34,7 @@ class Writer {
 
   void forward(const ChunkLayout& chunk) {
     begin_forward(chunk);
-    for (int i = 0; i < chunk.layers; ++i) forward_layer(chunk.first_layer + i);
+    for (int i = 0; i < chunk.layers; ++i) forward_layer(chunk, i);
     end_forward(chunk);
   }
 
@@ -49,48 +49,45 @@ class Writer {
     begin_backward(b, true, true);
     const int both = std::min(f.layers, b.layers);
     std::uint32_t grad_dispatch = BlockWriter::kNoOp, combined = BlockWriter::kNoOp;
-    int previous_forward = -1;
     for (int i = 0; i < both; ++i) {
-      const int lf = f.first_layer + i, lb = b.first_layer + b.layers - 1 - i;
-      if (i == 0) grad_dispatch = start_backward(b, b.layers - 1);
-      out_.enter(Phase::F);
-      if (previous_forward >= 0) {
-        out_.after(combined);
-        ops_.rest_forward(previous_forward);
-      }
+      const int back = b.layers - 1 - i;  // its place in the chunk
+      const int lf = f.first_layer + i, lb = b.first_layer + back;
+      const auto enter = [&](Phase phase) {
+        out_.enter(phase);
+        out_.part(phase == Phase::F ? i : back);
+      };
+      if (i == 0) grad_dispatch = start_backward(b, back);
+      if (i > 0) end_forward_layer(f, i - 1, combined);
+      enter(Phase::F);
       ops_.attention_forward(lf);
       const auto dispatched = ops_.is_moe(lf) ? ops_.dispatch_forward() : BlockWriter::kNoOp;
-      out_.enter(Phase::B);
+      enter(Phase::B);
       out_.after(grad_dispatch);
       ops_.mlp_backward(lb);
       const auto grad_combined = ops_.is_moe(lb) ? ops_.combine_backward() : BlockWriter::kNoOp;
-      out_.enter(Phase::W);
+      enter(Phase::W);
       ops_.mlp_weight_grad(lb);
-      out_.enter(Phase::F);
+      enter(Phase::F);
       out_.after(dispatched);
       ops_.mlp_forward(lf);
       combined = ops_.is_moe(lf) ? ops_.combine_forward() : BlockWriter::kNoOp;
-      previous_forward = lf;
-      out_.enter(Phase::B);
+      enter(Phase::B);
       out_.after(grad_combined);
       ops_.attention_backward(lb);
-      grad_dispatch = i + 1 < b.layers ? start_backward(b, b.layers - 2 - i) : BlockWriter::kNoOp;
-      out_.enter(Phase::W);
+      grad_dispatch = back > 0 ? start_backward(b, back - 1) : BlockWriter::kNoOp;
+      enter(Phase::W);
       ops_.attention_weight_grad(lb);
     }
-    if (previous_forward >= 0) {
-      out_.enter(Phase::F);
-      out_.after(combined);
-      ops_.rest_forward(previous_forward);
-    }
+    if (both > 0) end_forward_layer(f, both - 1, combined);
     // Layers that have no partner.
-    for (int i = both; i < f.layers; ++i) forward_layer(f.first_layer + i);
+    for (int i = both; i < f.layers; ++i) forward_layer(f, i);
     end_forward(f);
     for (int i = both; i < b.layers; ++i) {
       const int layer = b.first_layer + b.layers - 1 - i;
       if (i == both && grad_dispatch != BlockWriter::kNoOp) {
         // Its gradient exchange is already under way.
         out_.enter(Phase::B);
+        out_.part(b.layers - 1 - i);
         out_.after(grad_dispatch);
         ops_.mlp_backward(layer);
         out_.after(ops_.combine_backward());
@@ -113,9 +110,17 @@ class Writer {
     return r.mode == Recompute::Mode::Full && (r.full_layers == 0 || index < r.full_layers);
   }
 
+  void end_forward_layer(const ChunkLayout& f, int index, std::uint32_t combined) {
+    out_.enter(Phase::F);
+    out_.part(index);
+    out_.after(combined);
+    ops_.rest_forward(f.first_layer + index);
+  }
+
   // Starts the gradient exchange of the layer at `index` of the chunk.
   std::uint32_t start_backward(const ChunkLayout& b, int index) {
     const int layer = b.first_layer + index;
+    out_.part(index);
     recompute_layer(index, layer);
     out_.enter(Phase::B);
     ops_.rest_backward(layer);
@@ -129,8 +134,10 @@ class Writer {
     out_.enter(Phase::B);
   }
 
-  void forward_layer(int layer) {
+  void forward_layer(const ChunkLayout& chunk, int index) {
+    const int layer = chunk.first_layer + index;
     out_.enter(Phase::F);
+    out_.part(index);
     gather_layer(layer);
     ops_.forward(layer);
     layer_done();
@@ -139,6 +146,7 @@ class Writer {
   void backward_layer(const ChunkLayout& chunk, int index, bool input, bool weights) {
     const int layer = chunk.first_layer + index;
     out_.enter(Phase::B);
+    out_.part(index);
     if (input) {
       gather_layer(layer);
       recompute_layer(index, layer);
@@ -212,14 +220,17 @@ class Writer {
 
   void begin_forward(const ChunkLayout& chunk) {
     out_.enter(Phase::F);
+    out_.part(kEnds);
     if (sharded()) gather(ends_parameters(chunk), 0);
     if (chunk.embedding) ops_.embedding_forward();
   }
 
   void end_forward(const ChunkLayout& chunk) {
     out_.enter(Phase::F);
+    out_.part(kEnds);
     if (chunk.head) ops_.head_forward();
     for (int d = 0; d < chunk.mtp; ++d) {
+      out_.part(chunk.layers + d);
       ops_.embedding_forward();
       ops_.mtp_projection_forward();
       ops_.forward(c_.model.layers - 1);
@@ -235,13 +246,18 @@ class Writer {
       out_.enter(Phase::B);
     };
     out_.enter(Phase::B);
-    for (int d = 0; d < chunk.mtp; ++d) {
+    for (int d = chunk.mtp - 1; d >= 0; --d) {
+      out_.part(chunk.layers + d);
       if (input) ops_.head_backward();
       weight_part([&] { ops_.head_weight_grad(); });
       ops_.backward(c_.model.layers - 1, input, weights);
       if (input) ops_.mtp_projection_backward();
-      weight_part([&] { ops_.mtp_projection_weight_grad(); });
+      weight_part([&] {
+        ops_.mtp_projection_weight_grad();
+        ops_.embedding_weight_grad();
+      });
     }
+    out_.part(kEnds);
     if (chunk.head) {
       if (input) ops_.head_backward();
       weight_part([&] { ops_.head_weight_grad(); });
@@ -251,9 +267,13 @@ class Writer {
   void end_backward(const ChunkLayout& chunk, bool weights) {
     if (!weights) return;
     out_.enter(Phase::W);
+    out_.part(kEnds);
     if (chunk.embedding) ops_.embedding_weight_grad();
     if (sharded()) reduce(ends_parameters(chunk), 0);
   }
+
+  // Op::part: layers count from 0, MTP modules on from there.
+  static constexpr int kEnds = -1;
 
   const ChunkContext& c_;
   BlockWriter out_;

@@ -192,6 +192,13 @@ const char* abilities(const Case& c) {
       (p.precision == Precision::Mxfp8 && !s.can_mxfp8))
     return no("the stack has no recipe for this precision");
   if (pairs && p.zero == Zero::Full) return "fully sharded parameters do not go with F&B pairs";
+  if (s.reckon_ops) {
+    if (p.tp > 1 && !p.sequence_parallel)
+      return no("the stack's tensor parallelism needs sequence parallelism");
+    if (p.etp > 1) return no("the stack does not split experts over tensor-parallel ranks");
+    if (p.zero == Zero::Gradients || p.zero == Zero::Full || p.shard_group != 0)
+      return no("the stack shards optimizer states alone, over all data-parallel ranks");
+  }
   switch (p.overlap.expert) {
     case Overlap::Expert::None: break;
     case Overlap::Expert::Pair:

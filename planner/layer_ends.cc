@@ -18,14 +18,14 @@ void LayerOps::embedding_forward() {
 
 void LayerOps::embedding_weight_grad() {
   const double e = shape_.tokens * model_.hidden;
-  enter_tensor_parallel("embedding.gather", false);
+  enter_tensor_parallel("embedding.gather");
   // Sorted scatter-add into fp32 rows.
   memory("embedding", MemoryKind::Embedding, (2 + 8) * e, 4);
 }
 
 void LayerOps::head_forward() {
   norm_forward("head.norm", shape_.split_tokens, model_.hidden, false);
-  enter_tensor_parallel("head.gather", false);
+  enter_tensor_parallel("head.gather");
   const std::int64_t v = model_.vocab / plan_.tp;
   linear_forward({"head", shape_.tokens, v, model_.hidden, false});
   // Fused: the loss reads the bf16 logits twice (maximum and sum, then the probability of the

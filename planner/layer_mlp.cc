@@ -30,23 +30,23 @@ std::uint32_t LayerOps::token_exchange(const char* label, bool combine, double e
 }
 
 std::uint32_t LayerOps::dispatch_forward() {
-  return token_exchange("dispatch", false, block_fp8() ? 1 : 2);
+  return token_exchange("dispatch", false, block_fp8() ? 1 : element());
 }
 std::uint32_t LayerOps::combine_forward() {
-  return token_exchange("combine", true, 2);
+  return token_exchange("combine", true, element());
 }
 std::uint32_t LayerOps::dispatch_backward() {
-  return token_exchange("combine.grad", false, block_fp8() ? 1 : 2);
+  return token_exchange("combine.grad", false, block_fp8() ? 1 : element());
 }
 std::uint32_t LayerOps::combine_backward() {
-  return token_exchange("dispatch.grad", true, 2);
+  return token_exchange("dispatch.grad", true, element());
 }
 
 void LayerOps::mlp_forward(int layer) {
   const std::int64_t h = model_.hidden, gates = gated() ? 2 : 1;
   if (!is_moe(layer)) {
     const std::int64_t f = model_.ffn / plan_.tp;
-    enter_tensor_parallel("mlp.gather", false);
+    enter_tensor_parallel("mlp.gather");
     linear_forward({"mlp.up", shape_.tokens, gates * f, h});
     activation("mlp.activation", shape_.tokens, f, false, false);
     linear_forward({"mlp.down", shape_.tokens, h, f, true, !block_fp8()});
@@ -60,7 +60,7 @@ void LayerOps::mlp_forward(int layer) {
   if (plan_.etp > 1)
     out_.exchange("etp.gather",
                   sim::Collective{.kind = sim::CollectiveKind::AllGather,
-                                  .bytes = Bytes(2 * r * he),
+                                  .bytes = Bytes(element() * r * he),
                                   .group = groups_.etp},
                   Stream::Model);
   if (stack_.dispatcher == hw::Dispatcher::AllToAll) {
@@ -96,12 +96,12 @@ void LayerOps::mlp_forward(int layer) {
   if (plan_.etp > 1)
     out_.exchange("etp.reduce",
                   sim::Collective{.kind = sim::CollectiveKind::ReduceScatter,
-                                  .bytes = Bytes(2 * r * he),
+                                  .bytes = Bytes(element() * r * he),
                                   .group = groups_.etp},
                   Stream::Model);
   if (moe.shared_ffn > 0) {
     const std::int64_t fs = moe.shared_ffn / plan_.tp;
-    enter_tensor_parallel("shared.gather", false);
+    enter_tensor_parallel("shared.gather");
     linear_forward({"shared.up", shape_.tokens, gates * fs, h, true, !block_fp8()});
     activation("shared.activation", shape_.tokens, fs, false, false);
     linear_forward({"shared.down", shape_.tokens, h, fs, true, !block_fp8()});
@@ -137,11 +137,12 @@ void LayerOps::mlp_backward(int layer) {
     const std::int64_t f = model_.ffn / plan_.tp;
     if (recomputes(kMlp)) {
       out_.enter(sim::Phase::B, true);
-      enter_tensor_parallel("mlp.gather", false);
+      enter_tensor_parallel("mlp.gather");
       linear_forward({"mlp.up", shape_.tokens, gates * f, h});
       out_.enter(sim::Phase::B);
     }
-    enter_tensor_parallel("mlp.gather", true);
+    recompute_norm("mlp.norm");
+    enter_tensor_parallel("mlp.gather", "mlp.regather");
     linear_input_grad({"mlp.down", shape_.tokens, h, f});
     if (recomputes(kActivation) && !block_fp8()) {
       out_.enter(sim::Phase::B, true);
@@ -159,21 +160,23 @@ void LayerOps::mlp_backward(int layer) {
   const auto fd = static_cast<double>(f), gd = static_cast<double>(gates);
   if (recomputes(kMoe)) {
     out_.enter(sim::Phase::B, true);
+    permute_copies();
     out_.after(dispatch_forward());
     mlp_forward(layer);
     out_.after(combine_forward());
     out_.enter(sim::Phase::B);
   }
+  recompute_norm("mlp.norm");
   if (moe.shared_ffn > 0) {
     const std::int64_t fs = moe.shared_ffn / plan_.tp;
-    enter_tensor_parallel("shared.gather", true);
+    enter_tensor_parallel("shared.gather", "shared.regather");
     linear_input_grad({"shared.down", shape_.tokens, h, fs, true, !block_fp8(), !block_fp8()});
     activation("shared.activation", shape_.tokens, fs, true, false);
   }
   if (plan_.etp > 1)
     out_.exchange("etp.gather",
                   sim::Collective{.kind = sim::CollectiveKind::AllGather,
-                                  .bytes = Bytes(2 * r * he),
+                                  .bytes = Bytes(element() * r * he),
                                   .group = groups_.etp},
                   Stream::Model);
   if (stack_.dispatcher == hw::Dispatcher::AllToAll) {
@@ -212,7 +215,7 @@ void LayerOps::mlp_backward(int layer) {
   if (plan_.etp > 1)
     out_.exchange("etp.reduce",
                   sim::Collective{.kind = sim::CollectiveKind::ReduceScatter,
-                                  .bytes = Bytes(2 * r * he),
+                                  .bytes = Bytes(element() * r * he),
                                   .group = groups_.etp},
                   Stream::Model);
   if (block_fp8()) memory("quantise.columns.grad", MemoryKind::Quantise, 3 * r * gd * fd);

@@ -39,7 +39,8 @@ bool LayerOps::recomputes(std::uint32_t module) const {
 void LayerOps::memory(const char* label, MemoryKind kind, double bytes, int kernels) {
   if (bytes > 0 || kernels > 0)
     out_.compute(label,
-                 sim::MemoryBound{.kind = kind, .traffic = Bytes(bytes), .kernels = kernels});
+                 sim::MemoryBound{
+                     .kind = kind, .traffic = Bytes(element() / 2 * bytes), .kernels = kernels});
 }
 
 void LayerOps::linear_forward(const Linear& l) {
@@ -55,7 +56,7 @@ void LayerOps::linear_forward(const Linear& l) {
                                     .n = l.n,
                                     .k = l.k,
                                     .pass = Pass::Forward,
-                                    .dtype = quantised ? shape_.linear : unquantised()});
+                                    .dtype = l.quantise ? shape_.linear : unquantised()});
 }
 
 void LayerOps::linear_input_grad(const Linear& l) {
@@ -74,7 +75,7 @@ void LayerOps::linear_input_grad(const Linear& l) {
                                     .n = l.n,
                                     .k = l.k,
                                     .pass = Pass::InputGrad,
-                                    .dtype = quantised ? shape_.linear : unquantised()});
+                                    .dtype = l.quantise ? shape_.linear : unquantised()});
   if (quantised && block_fp8()) {
     // Both operands of the weight gradient, quantised along the tokens.
     memory("quantise.columns.grad", MemoryKind::Quantise,
@@ -85,12 +86,11 @@ void LayerOps::linear_input_grad(const Linear& l) {
 }
 
 void LayerOps::linear_weight_grad(const Linear& l) {
-  const bool quantised = fp8() && l.quantise;
   out_.compute(l.label, sim::MatMul{.m = rows(l.m),
                                     .n = l.n,
                                     .k = l.k,
                                     .pass = Pass::WeightGrad,
-                                    .dtype = quantised ? shape_.linear : unquantised()});
+                                    .dtype = l.quantise ? shape_.linear : unquantised()});
   if (!stack_.fused_wgrad_accumulation)  // main gradient += weight gradient
     memory("accumulate.grad", MemoryKind::Elementwise,
            static_cast<double>(l.n * l.k) * (2 + 2 * stack_.grad_bytes.si));
@@ -117,29 +117,36 @@ void LayerOps::norm_backward(const char* label, double tokens, std::int64_t widt
   const double e = tokens * static_cast<double>(width);
   if (residual && block_fp8()) return memory(label, MemoryKind::Norm, 8 * e, 3);
   memory(label, MemoryKind::Norm, (stack_.fused_norm ? 6 : 24) * e, stack_.fused_norm ? 2 : 6);
-  if (residual)  // gradient of the skip connection added
+  if (residual && !reckon())  // gradient of the skip connection added
     memory("residual.grad", MemoryKind::Elementwise, 6 * e);
 }
 
-void LayerOps::enter_tensor_parallel(const char* label, bool backward) {
+void LayerOps::recompute_norm(const char* label) {
+  if (!recomputes(kNorm) || block_fp8()) return;
+  out_.enter(sim::Phase::B, true);
+  memory(label, MemoryKind::Norm, 4 * shape_.split_tokens * static_cast<double>(model_.hidden));
+  out_.enter(sim::Phase::B);
+}
+
+void LayerOps::enter_tensor_parallel(const char* label, const char* again) {
   if (plan_.tp == 1) return;
-  const Bytes full(2 * shape_.tokens * model_.hidden);
+  const Bytes full(element() * shape_.tokens * model_.hidden);
   if (!plan_.sequence_parallel)
     return;  // the input is whole on every rank; the backward reduces in leave_
   const sim::Collective gather{
       .kind = sim::CollectiveKind::AllGather, .bytes = full, .group = groups_.tp};
   const auto op = out_.communicate(label, gather, Stream::Model);
   if (!plan_.overlap.tp) out_.after(op);
-  if (backward && !plan_.overlap.tp) {
+  if (again && !plan_.overlap.tp) {
     // The sharded forward input is gathered again for the weight gradient, under the input-gradient
     // product.
-    out_.communicate("tp.regather", gather, Stream::Model);
+    out_.communicate(again, gather, Stream::Model);
   }
 }
 
 void LayerOps::leave_tensor_parallel(const char* label, bool backward) {
   if (plan_.tp == 1) return;
-  const Bytes full(2 * shape_.tokens * model_.hidden);
+  const Bytes full(element() * shape_.tokens * model_.hidden);
   const auto kind =
       plan_.sequence_parallel ? sim::CollectiveKind::ReduceScatter : sim::CollectiveKind::AllReduce;
   const sim::Collective reduce{.kind = kind, .bytes = full, .group = groups_.tp};

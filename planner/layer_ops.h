@@ -5,6 +5,9 @@
 //   backward   rest | [grad dispatch] | mlp | [grad combine] | attention     weight gradients
 //   apart, after their inputs
 //
+// With Stack::reckon_ops the list is that of reckon's own trainer, which real/ executes op by op:
+// every op is one function there, found by label, phase and part.
+//
 // What is not modelled: the bytes of biases, loss scaling, index tensors; kernels below ~3 us other
 // than by their launch.
 #pragma once
@@ -72,12 +75,15 @@ class LayerOps {
   void memory(const char* label, sim::MemoryKind kind, double bytes, int kernels = 1);
   void norm_forward(const char* label, double tokens, std::int64_t width, bool residual);
   void norm_backward(const char* label, double tokens, std::int64_t width, bool residual);
+  void recompute_norm(const char* label);
+  void permute_copies();
   void mla_assemble();
   void core_attention(int layer, bool backward);
   void context_exchange(bool backward);
   std::uint32_t token_exchange(const char* label, bool combine, double element_bytes);
   // Sequence-parallel (or plain tensor-parallel) collectives around a pair of linear maps.
-  void enter_tensor_parallel(const char* label, bool backward);
+  // `again`: label of the second gather of a forward input; null: forward.
+  void enter_tensor_parallel(const char* label, const char* again = nullptr);
   void leave_tensor_parallel(const char* label, bool backward);
   void activation(const char* label, double rows, std::int64_t width, bool backward, bool routed);
 
@@ -85,12 +91,18 @@ class LayerOps {
   double received_tokens() const;  // distinct tokens that this rank's experts receive
   bool recomputes(std::uint32_t module) const;
   bool gated() const { return is_gated(model_.mlp); }
-  bool block_fp8() const { return plan_.precision == Precision::Fp8DeepSeek; }
-  bool fp8() const {
-    return plan_.precision == Precision::Fp8 || plan_.precision == Precision::Mxfp8 || block_fp8();
+  bool reckon() const { return stack_.reckon_ops; }
+  // DeepSeek's recipe as its own kernels run it.
+  bool block_fp8() const { return plan_.precision == Precision::Fp8DeepSeek && !reckon(); }
+  bool fp8_recipe() const {
+    return plan_.precision == Precision::Fp8 || plan_.precision == Precision::Mxfp8 ||
+           plan_.precision == Precision::Fp8DeepSeek;
   }
+  bool fp8() const { return fp8_recipe() && !reckon(); }  // with kernels that quantise
   // Of the products that an 8-bit recipe leaves alone, and of attention.
-  sim::DType unquantised() const { return fp8() ? sim::DType::Bf16 : shape_.linear; }
+  sim::DType unquantised() const { return fp8_recipe() ? sim::DType::Bf16 : shape_.linear; }
+  // Bytes of one element of an activation. Byte counts of memory() are given for 2.
+  double element() const { return plan_.precision == Precision::Fp32 ? 4 : 2; }
 
   const ModelShape& model_;
   const Plan& plan_;

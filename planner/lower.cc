@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "planner/chunk_block.h"
 #include "planner/groups.h"
@@ -18,6 +19,11 @@ namespace {
 std::uint32_t buckets(double parameters, int dp) {
   const double size = std::max(40e6, 1e6 * dp);
   return static_cast<std::uint32_t>(std::clamp(std::ceil(parameters / size), 1.0, 64.0));
+}
+
+// Of a weight as gathered and of an activation as sent.
+double weight_bytes(const Plan& p) {
+  return p.precision == Precision::Fp32 ? 4 : 2;
 }
 
 bool runs_backward(Phase p) {
@@ -113,7 +119,6 @@ Lowering::Parameters Lowering::chunk_parameters(const Plan& p, const ChunkLayout
     n.dense += static_cast<double>(params_.attention[l] + params_.mlp[l]) / p.tp;
     n.experts += static_cast<double>(params_.experts[l]) / (p.ep * p.etp);
   }
-  if (chunk.embedding) n.dense += static_cast<double>(params_.embedding) / p.tp;
   if (chunk.head) n.dense += static_cast<double>(params_.head + params_.final_norm) / p.tp;
   if (chunk.mtp > 0) {
     const auto last = static_cast<std::size_t>(model_.layers - 1);
@@ -122,10 +127,29 @@ Lowering::Parameters Lowering::chunk_parameters(const Plan& p, const ChunkLayout
     n.dense +=
         (static_cast<double>(params_.mtp) * chunk.mtp / std::max(1, model_.mtp_depth) - experts) /
         p.tp;
-    // A module away from the embedding or the head works on its own copy of them.
-    if (!chunk.embedding) n.dense += static_cast<double>(params_.embedding) / p.tp;
   }
   return n;
+}
+
+bool Lowering::uses_embedding(const ChunkLayout& chunk) const {
+  return chunk.embedding || chunk.mtp > 0 || (model_.tied_embeddings && chunk.head);
+}
+
+double Lowering::replicated_parameters(const Plan& p, const ChunkLayout& chunk) const {
+  const double h = model_.hidden;
+  double layer = 2 * h, router = 0;
+  if (model_.mla)
+    layer += h * (model_.mla->q_lora + model_.mla->kv_lora + model_.mla->qk_rope) +
+             model_.mla->q_lora + model_.mla->kv_lora;
+  if (model_.qk_norm) layer += 2. * model_.head_dim;
+  if (model_.moe) router = h * model_.moe->experts;
+  double n = chunk.layers * layer;
+  for (int i = 0; i < chunk.layers; ++i)
+    if (is_moe_layer(model_, chunk.first_layer + i)) n += router;
+  if (chunk.head) n += h;
+  const bool mixture = is_moe_layer(model_, model_.layers - 1);
+  n += chunk.mtp * (layer + (mixture ? router : 0) + 2 * h * h + 3 * h);
+  return p.tp > 1 ? n : 0;
 }
 
 std::shared_ptr<const sim::Block> Lowering::optimizer_block(const Plan& p, const Groups& g,
@@ -141,6 +165,7 @@ std::shared_ptr<const sim::Block> Lowering::optimizer_block(const Plan& p, const
   BlockWriter out("optimizer");
   out.enter(Phase::Optimizer);
   const double grad = stack_.grad_bytes.si;
+  const double weight = weight_bytes(p);
   using sim::MemoryKind;
   // Norm of the gradients, its sum over all ranks, then Adam: read gradient and state, write state
   // and bf16 weight.
@@ -156,13 +181,13 @@ std::shared_ptr<const sim::Block> Lowering::optimizer_block(const Plan& p, const
         sim::Stream::Data);
   const double state = stack_.optimizer_bytes.si;
   out.compute("optimizer.update",
-              sim::MemoryBound{
-                  .kind = MemoryKind::Optimizer,
-                  .traffic = Bytes((grad + 2 * state + 2) * own * (stack_.fused_optimizer ? 1 : 2)),
-                  .kernels = stack_.fused_optimizer ? 2 : 20});
+              sim::MemoryBound{.kind = MemoryKind::Optimizer,
+                               .traffic = Bytes((grad + 2 * state + weight) * own *
+                                                (stack_.fused_optimizer ? 1 : 2)),
+                               .kernels = stack_.fused_optimizer ? 2 : 20});
   const bool fp8 = p.precision == Precision::Fp8 || p.precision == Precision::Fp8DeepSeek ||
                    p.precision == Precision::Mxfp8;
-  if (fp8)  // the weights' fp8 copies, once a step
+  if (fp8 && !stack_.reckon_ops)  // the weights' fp8 copies, once a step
     out.compute("optimizer.quantise", sim::MemoryBound{.kind = MemoryKind::Quantise,
                                                        .traffic = Bytes(4 * (dense + experts)),
                                                        .kernels = 8});
@@ -173,11 +198,11 @@ std::shared_ptr<const sim::Block> Lowering::optimizer_block(const Plan& p, const
   if ((p.zero == Zero::Optimizer || p.zero == Zero::Gradients) && !p.overlap.param_gather) {
     const auto gather = [&](double count, const sim::Group& group) {
       if (group.size > 1 && count > 0)
-        out.exchange(
-            "optimizer.gather",
-            sim::Collective{
-                .kind = sim::CollectiveKind::AllGather, .bytes = Bytes(2 * count), .group = group},
-            sim::Stream::Data);
+        out.exchange("optimizer.gather",
+                     sim::Collective{.kind = sim::CollectiveKind::AllGather,
+                                     .bytes = Bytes(weight * count),
+                                     .group = group},
+                     sim::Stream::Data);
     };
     gather(dense, g.shard);
     gather(experts, g.edp_shard);
@@ -202,8 +227,9 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
   const auto mirrored = [&](std::uint32_t mb) { return (mb + m / 2) % m; };
 
   const RankShape shape = rank_shape(model_, p, stack_, step.seq);
-  program.works.push_back(sim::Transfer{.bytes = Bytes(2 * shape.tokens / p.tp * model_.hidden),
-                                        .inter_node = g.pipe_inter_node});
+  program.works.push_back(
+      sim::Transfer{.bytes = Bytes(weight_bytes(p) * shape.tokens / p.tp * model_.hidden),
+                    .inter_node = g.pipe_inter_node});
   program.blocking_messages = !p.overlap.p2p;
 
   // Where each pass sits: slot index by (chunk, micro-batch), for forward and for backward (input
@@ -254,6 +280,13 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
     return index;
   };
 
+  std::set<int> embedding_roles;
+  for (int c = 0; c < schedule.chunks; ++c)
+    if (uses_embedding(p.layout[static_cast<std::size_t>(c)]))
+      embedding_roles.insert(
+          role_of(rank_of(p.schedule, p.pp, p.vpp, schedule.micro_batches, c, 0)));
+  const auto embedding_copies = static_cast<int>(embedding_roles.size());
+
   for (int r = 0; r < roles; ++r) {
     const auto& order = schedule.order[static_cast<std::size_t>(r)];
     sim::Role role;
@@ -271,7 +304,8 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
       const std::uint32_t at = chunk * m + (mirror ? mirrored(mb) : mb);
       role.messages.push_back({.role = static_cast<std::uint32_t>(role_of(rank)),
                                .slot = forward ? forward_slot[at] : backward_slot[at],
-                               .work = 0});
+                               .work = 0,
+                               .phase = forward ? Phase::F : Phase::B});
     };
     for (std::uint32_t i = 0; i < order.size(); ++i) {
       const Task& t = order[i];
@@ -293,47 +327,75 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
       role.slots.push_back(slot);
     }
 
+    // The rank's copy of the embedding belongs to the first of its chunks that uses it.
+    std::uint32_t embedding_owner = ~0u, embedding_done = 0;
+    for (std::uint32_t c = 0; c < chunks; ++c) {
+      if (first_use[c] == ~0u || !uses_embedding(p.layout[c])) continue;
+      embedding_owner = std::min(embedding_owner, c);
+      embedding_done = std::max(embedding_done, last_gradient[c]);
+    }
+
     double dense = 0, experts = 0;
     std::vector<sim::Sync> reductions;
     const auto last_slot = static_cast<std::uint32_t>(role.slots.size() - 1);
-    const auto add_sync = [&](sim::CollectiveKind kind, double bytes, const sim::Group& group,
-                              std::uint32_t slot, std::uint32_t pieces, bool before) {
+    // `sync` with its place filled in; `bytes`: of all its buckets.
+    const auto add_sync = [&](sim::Sync sync, sim::CollectiveKind kind, double bytes,
+                              const sim::Group& group) {
       if (group.size <= 1 || bytes <= 0) return;
-      auto& list = before ? role.syncs : reductions;
-      list.push_back({.work = static_cast<std::uint32_t>(program.works.size()),
-                      .slot = slot,
-                      .buckets = pieces,
-                      .before = before});
+      sync.work = static_cast<std::uint32_t>(program.works.size());
+      (sync.before ? role.syncs : reductions).push_back(sync);
       program.works.push_back(
-          sim::Collective{.kind = kind, .bytes = Bytes(bytes / pieces), .group = group});
+          sim::Collective{.kind = kind, .bytes = Bytes(bytes / sync.buckets), .group = group});
     };
     for (std::uint32_t c = 0; c < chunks; ++c) {
       if (first_use[c] == ~0u) continue;
-      const Parameters n = chunk_parameters(p, p.layout[c]);
+      const bool owns_embedding = c == embedding_owner;
+      Parameters n = chunk_parameters(p, p.layout[c]);
+      if (owns_embedding) n.dense += static_cast<double>(params_.embedding) / p.tp;
       dense += n.dense;
       experts += n.experts;
       if (p.zero == Zero::Full) continue;
       const double grad = stack_.reduce_bytes.si;
-      const auto slot = p.overlap.grad_reduce ? last_gradient[c] : last_slot;
+      const auto slot = !p.overlap.grad_reduce ? last_slot
+                        : owns_embedding       ? embedding_done
+                                               : last_gradient[c];
       const auto pieces_d = p.overlap.grad_reduce ? buckets(n.dense, g.dp_cp.size) : 1;
       const auto pieces_e = p.overlap.grad_reduce ? buckets(n.experts, g.edp.size) : 1;
       using enum sim::CollectiveKind;
+      const auto at = [c](const char* label, std::uint32_t where, std::uint32_t pieces) {
+        return sim::Sync{.label = label,
+                         .chunk = static_cast<std::uint16_t>(c),
+                         .slot = where,
+                         .buckets = pieces};
+      };
+      // Norms, router and latent maps work on each tensor-parallel rank's own tokens.
+      if (stack_.reckon_ops && p.tp > 1)
+        add_sync(at("grad.replicated", slot, 1), AllReduce,
+                 grad * replicated_parameters(p, p.layout[c]), g.tp);
+      // Copies of the embedding on several stages have one gradient.
+      const auto sum_copies = [&] {
+        if (owns_embedding)
+          add_sync(at("grad.tied", slot, 1), AllReduce,
+                   grad * static_cast<double>(params_.embedding) / p.tp,
+                   {.size = embedding_copies, .per_node = 1});
+      };
+      if (stack_.reckon_ops) sum_copies();
       if (p.zero == Zero::None) {
-        add_sync(AllReduce, grad * n.dense, g.dp_cp, slot, pieces_d, false);
-        add_sync(AllReduce, grad * n.experts, g.edp, slot, pieces_e, false);
+        add_sync(at("grad.dense", slot, pieces_d), AllReduce, grad * n.dense, g.dp_cp);
+        add_sync(at("grad.experts", slot, pieces_e), AllReduce, grad * n.experts, g.edp);
       } else {
-        add_sync(ReduceScatter, grad * n.dense, g.shard, slot, pieces_d, false);
-        add_sync(AllReduce, grad * n.dense / g.shard.size, g.replica, slot, 1, false);
-        add_sync(ReduceScatter, grad * n.experts, g.edp_shard, slot, pieces_e, false);
+        add_sync(at("grad.dense", slot, pieces_d), ReduceScatter, grad * n.dense, g.shard);
+        add_sync(at("grad.replicas", slot, 1), AllReduce, grad * n.dense / g.shard.size, g.replica);
+        add_sync(at("grad.experts", slot, pieces_e), ReduceScatter, grad * n.experts, g.edp_shard);
         if (p.overlap.param_gather) {
-          add_sync(AllGather, 2 * n.dense, g.shard, first_use[c], pieces_d, true);
-          add_sync(AllGather, 2 * n.experts, g.edp_shard, first_use[c], pieces_e, true);
+          sim::Sync dense_gather = at("param.dense", first_use[c], pieces_d);
+          sim::Sync expert_gather = at("param.experts", first_use[c], pieces_e);
+          dense_gather.before = expert_gather.before = true;
+          add_sync(dense_gather, AllGather, weight_bytes(p) * n.dense, g.shard);
+          add_sync(expert_gather, AllGather, weight_bytes(p) * n.experts, g.edp_shard);
         }
       }
-      const ChunkLayout& chunk = p.layout[c];
-      if (model_.tied_embeddings && p.pp > 1 && (chunk.embedding != chunk.head))
-        add_sync(AllReduce, grad * static_cast<double>(params_.embedding) / p.tp,
-                 {.size = 2, .per_node = 1}, last_slot, 1, false);
+      if (!stack_.reckon_ops) sum_copies();
     }
     std::stable_sort(reductions.begin(), reductions.end(),
                      [](const sim::Sync& a, const sim::Sync& b) { return a.slot < b.slot; });

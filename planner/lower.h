@@ -42,7 +42,11 @@ class Lowering {
   int composition(const ChunkLayout& chunk);  // chunks of equal content have equal numbers
   std::shared_ptr<const sim::Block> optimizer_block(const Plan& plan, const Groups& groups,
                                                     double dense, double experts);
+  // Without the embedding, which a rank holds once.
   Parameters chunk_parameters(const Plan& plan, const ChunkLayout& chunk) const;
+  bool uses_embedding(const ChunkLayout& chunk) const;
+  // On every tensor-parallel rank: norms, router, latent maps.
+  double replicated_parameters(const Plan& plan, const ChunkLayout& chunk) const;
 
   const ModelShape model_;
   const hw::Cluster cluster_;

@@ -46,8 +46,9 @@ struct Op {
                            // measured times are joined
   std::uint32_t work = 0;  // index into Block::works
   Stream stream = Stream::Compute;
-  Phase phase = Phase::F;                   // F, B or W also inside a BW or FB block
-  bool recompute = false;                   // repeats forward work
+  Phase phase = Phase::F;  // F, B or W also inside a BW or FB block
+  bool recompute = false;  // repeats forward work
+  std::int16_t part = -1;  // of the chunk that it works for, e.g. a layer; -1: none in particular
   std::uint32_t first_wait = 0, waits = 0;  // range in Block::waits
 };
 
@@ -65,6 +66,7 @@ struct Message {
   std::uint32_t role = 0;
   std::uint32_t slot = 0;
   std::uint32_t work = 0;
+  Phase phase = Phase::F;  // F: what the sender's forward made; B: a gradient
 };
 
 struct Slot {
@@ -81,7 +83,9 @@ struct Slot {
 // otherwise: a gradient reduction of what `slot` is the last to produce.
 // With `buckets` > 1 it moves in that many pieces, so that it overlaps the slot it belongs to.
 struct Sync {
-  std::uint32_t work = 0;  // index into Program::works: one piece of `buckets`
+  const char* label = "";   // static text, as of ops
+  std::uint16_t chunk = 0;  // whose parameters or gradients move
+  std::uint32_t work = 0;   // index into Program::works: one piece of `buckets`
   std::uint32_t slot = 0;
   std::uint32_t buckets = 1;
   bool before = false;
