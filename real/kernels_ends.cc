@@ -44,7 +44,7 @@ RECKON_CLONES MaximumAndSum maximum_and_sum(const float* x, Index n) {
   double sum = 0;
   for (Index begin = 0; begin < n; begin += kBlock) {
     const Index end = std::min(n, begin + kBlock);
-    float largest = maximum, part = 0;
+    float largest = maximum;
 #pragma omp simd reduction(max : largest)
     for (Index i = begin; i < end; ++i) largest = x[i] > largest ? x[i] : largest;
     if (largest > maximum) {
@@ -52,9 +52,8 @@ RECKON_CLONES MaximumAndSum maximum_and_sum(const float* x, Index n) {
       maximum = largest;
     }
     const float shift = maximum == -kInfinity ? 0 : maximum;
-#pragma omp simd reduction(+ : part)
-    for (Index i = begin; i < end; ++i) part += fast_exp(x[i] - shift);
-    sum += static_cast<double>(part);
+    sum += static_cast<double>(
+        sum_of(end - begin, [=](Index i) { return fast_exp(x[begin + i] - shift); }));
   }
   return {maximum, static_cast<float>(sum)};
 }

@@ -16,9 +16,7 @@ namespace {
 
 // y = x * r * w; returns r
 RECKON_CLONES float rms_row(const NormShape& s, const float* x, const float* w, float* y) {
-  float squares = 0;
-#pragma omp simd reduction(+ : squares)
-  for (Index j = 0; j < s.width; ++j) squares += x[j] * x[j];
+  const float squares = sum_of(s.width, [=](Index j) { return x[j] * x[j]; });
   const float r = 1.0f / std::sqrt(squares / static_cast<float>(s.width) + s.eps);
 #pragma omp simd
   for (Index j = 0; j < s.width; ++j) y[j] = x[j] * r * w[j];
@@ -32,12 +30,8 @@ struct MeanAndInverse {
 RECKON_CLONES MeanAndInverse layer_row(const NormShape& s, const float* x, const float* w,
                                        const float* b, float* y) {
   const float width = static_cast<float>(s.width);
-  float sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-  for (Index j = 0; j < s.width; ++j) sum += x[j];
-  const float mean = sum / width;
-#pragma omp simd reduction(+ : squares)
-  for (Index j = 0; j < s.width; ++j) squares += (x[j] - mean) * (x[j] - mean);
+  const float mean = sum_of(s.width, [=](Index j) { return x[j]; }) / width;
+  const float squares = sum_of(s.width, [=](Index j) { return (x[j] - mean) * (x[j] - mean); });
   const float r = 1.0f / std::sqrt(squares / width + s.eps);
   if (b != nullptr) {
 #pragma omp simd
@@ -59,15 +53,11 @@ template <bool layer_norm, bool accumulate>
 RECKON_INLINE void backward_row(const NormShape& s, const float* dy, const float* x, const float* w,
                                 MeanAndInverse of, const NormGradients& out) {
   const float mean = layer_norm ? of.mean : 0, r = of.inverse_deviation;
-  float sum_g = 0, sum_g_xhat = 0;
-#pragma omp simd reduction(+ : sum_g, sum_g_xhat)
-  for (Index j = 0; j < s.width; ++j) {
-    const float g = dy[j] * w[j];
-    if (layer_norm) sum_g += g;
-    sum_g_xhat += g * ((x[j] - mean) * r);
-  }
   const float width = static_cast<float>(s.width);
-  const float mean_g = sum_g / width, mean_g_xhat = sum_g_xhat / width;
+  const float mean_g =
+      layer_norm ? sum_of(s.width, [=](Index j) { return dy[j] * w[j]; }) / width : 0;
+  const float mean_g_xhat =
+      sum_of(s.width, [=](Index j) { return dy[j] * w[j] * ((x[j] - mean) * r); }) / width;
 #pragma omp simd
   for (Index j = 0; j < s.width; ++j) {
     const float d = dy[j], xhat = (x[j] - mean) * r;

@@ -25,7 +25,12 @@ RECKON_INLINE float round_e4m3(float x) {
   return x == x ? std::copysign(bounded, x) : x;
 }
 
-// scale[n] of one band of rows: each block's max|x| / 448 in all of its columns; 1 for zeros.
+RECKON_INLINE float scale_of(float largest) {
+  const float s = largest / kE4m3Largest;
+  return s > 0 ? s : 1.0f;  // a block of zeros
+}
+
+// scale[n] of one band of rows: each block's scale in all of its columns.
 RECKON_CLONES void band_scales(const float* x, Index rows, Index n, Index block_cols,
                                float* scale) {
   for (Index j = 0; j < n; ++j) scale[j] = std::fabs(x[j]);
@@ -36,13 +41,18 @@ RECKON_CLONES void band_scales(const float* x, Index rows, Index n, Index block_
       scale[j] = size > scale[j] ? size : scale[j];
     }
   }
+  if (block_cols == 1) {
+#pragma omp simd
+    for (Index j = 0; j < n; ++j) scale[j] = scale_of(scale[j]);
+    return;
+  }
   for (Index begin = 0; begin < n; begin += block_cols) {
     const Index end = std::min(n, begin + block_cols);
     float largest = 0;
 #pragma omp simd reduction(max : largest)
     for (Index j = begin; j < end; ++j) largest = scale[j] > largest ? scale[j] : largest;
-    const float s = largest / kE4m3Largest;
-    for (Index j = begin; j < end; ++j) scale[j] = s > 0 ? s : 1.0f;
+    const float s = scale_of(largest);
+    for (Index j = begin; j < end; ++j) scale[j] = s;
   }
 }
 

@@ -42,6 +42,19 @@ Index largest_at(const float* x, Index n) {
   return best;
 }
 
+// The `count` largest that aren't taken, best first, ties to the lower index: by insertion into the
+// list of the best so far, which few of them enter.
+void choose_best(const float* biased, Index n, Index count, std::int32_t* chosen) {
+  Index held = 0;
+  for (Index e = 0; e < n; ++e) {
+    const float x = biased[e];
+    if (x == kTaken || (held == count && x <= biased[chosen[count - 1]])) continue;
+    Index at = held < count ? held++ : count - 1;
+    for (; at > 0 && x > biased[chosen[at - 1]]; --at) chosen[at] = chosen[at - 1];
+    chosen[at] = static_cast<std::int32_t>(e);
+  }
+}
+
 // Sets the experts outside the best `limited_groups` groups to kTaken. rank[groups] is room.
 void keep_best_groups(const RouterShape& s, float* biased, float* rank) {
   const Index size = s.experts / s.groups;
@@ -75,6 +88,7 @@ void router_forward(const RouterShape& s, const float* logits, const float* bias
                     std::int32_t* chosen, float* weights) {
   check(s.experts % s.groups == 0, "groups of experts are equal");
   check(s.limited_groups >= 1 && s.limited_groups <= s.groups, "a token goes to 1 to all groups");
+  check(s.top_k >= 1, "a token goes to one expert at least");
   check(s.top_k <= s.experts / s.groups * s.limited_groups, "the groups hold enough experts");
   float* biased = scratch(Scratch::Router, s.experts + s.groups);
   for (Index t = 0; t < s.tokens; ++t) {
@@ -87,11 +101,7 @@ void router_forward(const RouterShape& s, const float* logits, const float* bias
     if (s.limited_groups < s.groups) keep_best_groups(s, biased, biased + s.experts);
 
     std::int32_t* choice = chosen + t * s.top_k;
-    for (Index j = 0; j < s.top_k; ++j) {
-      const Index e = largest_at(biased, s.experts);
-      choice[j] = static_cast<std::int32_t>(e);
-      biased[e] = kTaken;
-    }
+    choose_best(biased, s.experts, s.top_k, choice);
     const float factor = s.normalise ? s.scale / chosen_sum(s, score, choice) : s.scale;
     for (Index j = 0; j < s.top_k; ++j) weights[t * s.top_k + j] = score[choice[j]] * factor;
   }
@@ -142,11 +152,6 @@ void router_backward(const RouterShape& s, const float* scores, const std::int32
 
 namespace {
 
-RECKON_CLONES void copy_row(const float* x, Index width, float* out) {
-#pragma omp simd
-  for (Index i = 0; i < width; ++i) out[i] = x[i];
-}
-
 RECKON_CLONES void scale_row(float weight, const float* x, Index width, float* out) {
 #pragma omp simd
   for (Index i = 0; i < width; ++i) out[i] = weight * x[i];
@@ -172,7 +177,7 @@ RECKON_CLONES float scale_row_and_dot(float weight, const float* x, const float*
 }  // namespace
 
 void gather_rows(const float* x, const std::int32_t* rows, Index n, Index width, float* out) {
-  for (Index i = 0; i < n; ++i) copy_row(x + rows[i] * width, width, out + i * width);
+  for (Index i = 0; i < n; ++i) std::copy_n(x + rows[i] * width, width, out + i * width);
 }
 
 void combine_rows(const float* x, const std::int32_t* row, const float* weight, Index tokens,

@@ -113,7 +113,7 @@ TEST_CASE("bf16: nearest, ties to even, specials stay") {
 }
 
 TEST_CASE("fast_exp: within 2e-7 of exp, 0 below, infinite above, NaN stays") {
-  for (float x = -87.2f; x < 88.3f; x += 0.0137f) {
+  for (float x = -87.3f; x < 88.3f; x += 0.0137f) {
     const double exact = std::exp(static_cast<double>(x));
     if (std::abs(static_cast<double>(cpu::fast_exp(x)) - exact) > 2e-7 * exact) {
       CAPTURE(x, exact);
