@@ -55,7 +55,8 @@ struct AttentionShape {
 };
 // q[batch, seq_q, heads, qk_dim], k[batch, seq_k, kv_heads, qk_dim], v[batch, seq_k, kv_heads,
 // v_dim] -> out[batch, seq_q, heads, v_dim], lse[batch, heads, seq_q] (log of the softmax's sum).
-// Query at position p sees keys j with p - window < j <= p (j <= p when window is 0).
+// Query at position p sees keys j with p - window < j <= p (j <= p when window is 0). One that sees
+// none (p < 0 is allowed) gives zeros, and lse -inf. Runs of consecutive positions are fast.
 void attention_forward(const AttentionShape& s, const float* q, const float* k, const float* v,
                        float* out, float* lse);
 // Writes dq, dk, dv (not +=).
@@ -65,8 +66,8 @@ void attention_backward(const AttentionShape& s, const float* q, const float* k,
 
 // ---- rotary embedding
 
-// cos and sin tables [positions, dim / 2]. Pairs are (i, i + dim/2) (Hugging Face's layout). YaRN
-// (Peng et al. 2023) when factor > 1.
+// cos and sin tables [positions, dim / 2], multiplied with yarn_mscale. Pairs are (i, i + dim/2)
+// (Hugging Face's layout). YaRN (Peng et al. 2023) when factor > 1.
 struct RopeSettings {
   double theta = 10000;
   double yarn_factor = 1, yarn_beta_fast = 32, yarn_beta_slow = 1, yarn_mscale = 1;
@@ -86,7 +87,7 @@ struct RopeView {
 void rope(const RopeTable& table, const RopeView& view, const std::int32_t* position, bool inverse);
 
 // ---- norms: y = x / rms(x) * w, or layer norm with bias b. statistics: [rows] 1/rms, or [rows, 2]
-// mean and 1/deviation.
+// mean and 1/deviation. b and db may be null.
 struct NormShape {
   Index rows, width;
   float eps;
@@ -99,6 +100,7 @@ void norm_backward(const NormShape& s, const float* dy, const float* x, const fl
                    const float* statistics, float* dx, float* dw, float* db, bool accumulate);
 
 // ---- activations. Gated: x[rows, 2 width] = [gate | up], y = act(gate) * up; else y = act(x).
+// Gelu is its tanh form.
 enum class Activation : std::uint8_t { SwiGlu, GeGlu, Gelu, SquaredRelu };
 void activation_forward(Activation a, const float* x, float* y, Index rows, Index width);
 // dx from dy and x. If y is not null it is computed again too (for the weight gradient after it).
@@ -115,12 +117,12 @@ struct RouterShape {
 };
 // logits[tokens, experts] -> scores, chosen[tokens, top_k] (by score + bias, ties to the lower
 // index; groups ranked by the sum of their best two biased scores with sigmoid, by the best one
-// else), weights[tokens, top_k] of the unbiased scores.
+// else), best first, and weights[tokens, top_k] of the unbiased scores. bias may be null.
 void router_forward(const RouterShape& s, const float* logits, const float* bias, float* scores,
                     std::int32_t* chosen, float* weights);
-// dlogits from dweights[tokens, top_k] and, when not null, dscores_extra[tokens, experts] added to
-// the gradient of the *normalised* scores p = scores / sum(scores) (sigmoid) or of the softmax
-// itself: the balance loss speaks of p.
+// dlogits from dweights[tokens, top_k] and, when not null, dp[tokens, experts]: the gradient of the
+// *normalised* scores p = scores / sum(scores) (sigmoid) or of the softmax itself, of which the
+// balance loss speaks.
 void router_backward(const RouterShape& s, const float* scores, const std::int32_t* chosen,
                      const float* weights, const float* dweights, const float* dp, float* dlogits);
 
@@ -131,7 +133,8 @@ void gather_rows(const float* x, const std::int32_t* rows, Index n, Index width,
 // out[t] (+)= sum over j of weight[t, j] * x[row[t, j]]; weights null: 1. Fixed order of j.
 void combine_rows(const float* x, const std::int32_t* row, const float* weight, Index tokens,
                   Index top_k, Index width, float* out, bool accumulate);
-// dx[row[t, j]] = weight[t, j] * dout[t]; dweight[t, j] = dot(dout[t], x[row[t, j]])
+// dx[row[t, j]] = weight[t, j] * dout[t]; dweight[t, j] = dot(dout[t], x[row[t, j]]). weights null:
+// 1; dweight null: not computed, and x is not read.
 void combine_rows_backward(const float* dout, const float* x, const std::int32_t* row,
                            const float* weight, Index tokens, Index top_k, Index width, float* dx,
                            float* dweight);
