@@ -19,7 +19,8 @@ struct PeerLost : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A message that is under way. The buffer must live until wait() returns.
+// A message that is under way. The buffer must live until wait() returns, or else until this is
+// destroyed, which withdraws the message: a rank that unwinds destroys it before the buffer.
 class Pending {
  public:
   virtual ~Pending() = default;
@@ -34,7 +35,7 @@ class Transport {
   virtual ~Transport() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  // `tag`: any 30-bit number. Sizes of both ends must agree.
+  // `tag`: any 30-bit number; groups take those from 2^29 on. Sizes of both ends must agree.
   virtual std::unique_ptr<Pending> send(int to, std::uint32_t tag, const void* bytes,
                                         std::size_t count) = 0;
   virtual std::unique_ptr<Pending> receive(int from, std::uint32_t tag, void* bytes,
@@ -45,7 +46,7 @@ class Transport {
 
 // Runs `body` once per rank, each on a thread of its own with a Transport to the others, and
 // returns when all have ended. An exception of one rank ends all; the first that is not PeerLost is
-// thrown again here.
+// thrown again here. Waiting for a rank that has returned is PeerLost too.
 void run_local(int ranks, const std::function<void(Transport&)>& body);
 
 // The same where this process is one rank of an MPI job (MPI_THREAD_MULTIPLE), or says why it
