@@ -40,7 +40,7 @@ class Transport {
                                         std::size_t count) = 0;
   virtual std::unique_ptr<Pending> receive(int from, std::uint32_t tag, void* bytes,
                                            std::size_t count) = 0;
-  // Ends the job: every rank's waits throw PeerLost with this reason.
+  // Ends the job: every rank's waits throw PeerLost, and posting may.
   virtual void abort(const std::string& reason) = 0;
 };
 
@@ -49,10 +49,13 @@ class Transport {
 // thrown again here. Waiting for a rank that has returned is PeerLost too.
 void run_local(int ranks, const std::function<void(Transport&)>& body);
 
-// The same where this process is one rank of an MPI job (MPI_THREAD_MULTIPLE), or says why it
-// can't. `built_with_mpi`: false where the toolkit was absent at build time.
-bool built_with_mpi();
-bool under_mpi();  // started by mpirun (or srun with PMI)
+// The same where this process is one rank of an MPI job; call it at most once. Returns when the
+// bodies of all ranks have. Where one fails it does not return: PeerLost unwinds the others, the
+// reason is printed on stderr by the rank that failed, and the job ends with exit code 2
+// (InputError) or 1. A rank that dies without a word (kill -9) is noticed by mpirun, which names it
+// and ends the job. Throws InputError where there is no MPI, or one without MPI_THREAD_MULTIPLE.
 void run_mpi(const std::function<void(Transport&)>& body);
+bool built_with_mpi();  // false where the toolkit was absent at build time
+bool under_mpi();       // started by mpirun (or srun with PMI)
 
 }  // namespace reckon::real

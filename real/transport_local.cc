@@ -5,11 +5,8 @@
 // buffer to the receiver's, and completes the first end; small messages are instead kept by the
 // channel, so that their sender goes on at once. A waiting thread looks at its message for a few
 // microseconds, as long as nobody else wants its core, and then sleeps.
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <exception>
@@ -18,6 +15,7 @@
 #include <thread>
 #include <utility>
 
+#include "real/patience.h"
 #include "real/transport.h"
 #include "sim/check.h"
 
@@ -29,12 +27,6 @@ namespace {
 constexpr std::size_t kKeptBytes = 16 << 10;
 // ... as long as it holds no more than this; a sender that runs ahead further waits.
 constexpr std::size_t kChannelBytes = 1 << 20;
-// How long a waiting thread looks before it sleeps: about what going to sleep and being woken
-// costs, so that waiting costs at most twice what the better choice would have.
-constexpr std::chrono::nanoseconds kLook = std::chrono::microseconds(8);
-// A yield that returns later than this let another thread run: cores are short.
-constexpr std::chrono::nanoseconds kOthersRan = std::chrono::microseconds(2);
-
 void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -202,18 +194,13 @@ void Message::wait() {
 
 void Message::wait_until_over() {
   if (over()) return;
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point start = Clock::now();
-  for (Clock::time_point before = start; before - start < kLook;) {
+  Patience patience;
+  do {
     for (int i = 0; i < 32; ++i) {
       if (over()) return;
       pause();
     }
-    ::sched_yield();
-    const Clock::time_point now = Clock::now();
-    if (now - before > kOthersRan) break;
-    before = now;
-  }
+  } while (patience.look_again());
   channel_.sleep_until_over(*this);
 }
 
