@@ -29,7 +29,7 @@ Groups groups(const Plan& p, const hw::Cluster& cluster) {
   const int shard = p.shard_group > 0 ? p.shard_group : g.dp_cp.size;
   g.shard = strided(shard, p.tp, node);
   g.replica = strided(std::max(1, g.dp_cp.size / shard), p.tp * shard, node);
-  g.edp_shard = strided(std::min(edp, shard), p.ep * p.etp, node);
+  g.edp_shard = strided(p.shard_group > 0 ? std::min(edp, shard) : edp, p.ep * p.etp, node);
   if (both_ways) {
     g.dp_cp.size *= 2;
     g.shard.size *= 2;

@@ -1,5 +1,7 @@
 // Attention, residual, norms, and the router of a mixture. See layer_ops.cc for where the byte
 // counts come from.
+#include <utility>
+
 #include "planner/layer_ops.h"
 
 namespace reckon::plan {
@@ -168,7 +170,8 @@ void LayerOps::attention_backward(int layer) {
   const std::int64_t v = shape_.heads * (model_.mla ? model_.mla->v : model_.head_dim);
   if (block_fp8()) memory("attn.unpack", MemoryKind::Quantise, 3.5 * t * static_cast<double>(v));
   if (!model_.mla) recompute_norm("attn.norm");
-  enter_tensor_parallel("attn.gather", model_.mla ? nullptr : "attn.regather");
+  enter_tensor_parallel("attn.gather");
+  if (!model_.mla) attention_again_ = gather_again("attn.regather");
   linear_input_grad({"attn.out", t, h, v});
   if (model_.mla) {
     const Mla& a = *model_.mla;
@@ -185,7 +188,7 @@ void LayerOps::attention_backward(int layer) {
               .kind = sim::CollectiveKind::AllGather, .bytes = latents, .group = groups_.tp},
           Stream::Model);
     };
-    if (split && !recomputes(kMlaUp)) regather();
+    if (split && !recomputes(kMlaUp)) attention_again_ = regather();
     if (recomputes(kMlaUp)) {
       out_.enter(sim::Phase::B, true);
       if (a.q_lora > 0) memory("attn.q_norm", MemoryKind::Norm, 4 * ts * a.q_lora);
@@ -244,6 +247,7 @@ void LayerOps::attention_backward(int layer) {
 
 void LayerOps::attention_weight_grad(int layer) {
   (void)layer;
+  out_.after(std::exchange(attention_again_, BlockWriter::kNoOp));
   const double t = shape_.tokens, ts = shape_.split_tokens;
   const std::int64_t h = model_.hidden;
   const std::int64_t v = shape_.heads * (model_.mla ? model_.mla->v : model_.head_dim);

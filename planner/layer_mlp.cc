@@ -1,5 +1,7 @@
 // The dense MLP; experts with their exchanges and permutations; shared experts. See layer_ops.cc
 // for where the byte counts come from.
+#include <utility>
+
 #include "hw-models/routing.h"
 #include "planner/layer_ops.h"
 
@@ -142,7 +144,8 @@ void LayerOps::mlp_backward(int layer) {
       out_.enter(sim::Phase::B);
     }
     recompute_norm("mlp.norm");
-    enter_tensor_parallel("mlp.gather", "mlp.regather");
+    enter_tensor_parallel("mlp.gather");
+    mlp_again_ = gather_again("mlp.regather");
     linear_input_grad({"mlp.down", shape_.tokens, h, f});
     if (recomputes(kActivation) && !block_fp8()) {
       out_.enter(sim::Phase::B, true);
@@ -169,7 +172,8 @@ void LayerOps::mlp_backward(int layer) {
   recompute_norm("mlp.norm");
   if (moe.shared_ffn > 0) {
     const std::int64_t fs = moe.shared_ffn / plan_.tp;
-    enter_tensor_parallel("shared.gather", "shared.regather");
+    enter_tensor_parallel("shared.gather");
+    mlp_again_ = gather_again("shared.regather");
     linear_input_grad({"shared.down", shape_.tokens, h, fs, true, !block_fp8(), !block_fp8()});
     activation("shared.activation", shape_.tokens, fs, true, false);
   }
@@ -229,6 +233,7 @@ void LayerOps::mlp_backward(int layer) {
 
 void LayerOps::mlp_weight_grad(int layer) {
   const std::int64_t h = model_.hidden, gates = gated() ? 2 : 1;
+  out_.after(std::exchange(mlp_again_, BlockWriter::kNoOp));
   if (!is_moe(layer)) {
     const std::int64_t f = model_.ffn / plan_.tp;
     linear_weight_grad({"mlp.down", shape_.tokens, h, f});

@@ -128,20 +128,22 @@ void LayerOps::recompute_norm(const char* label) {
   out_.enter(sim::Phase::B);
 }
 
-void LayerOps::enter_tensor_parallel(const char* label, const char* again) {
-  if (plan_.tp == 1) return;
-  const Bytes full(element() * shape_.tokens * model_.hidden);
-  if (!plan_.sequence_parallel)
-    return;  // the input is whole on every rank; the backward reduces in leave_
-  const sim::Collective gather{
-      .kind = sim::CollectiveKind::AllGather, .bytes = full, .group = groups_.tp};
-  const auto op = out_.communicate(label, gather, Stream::Model);
+void LayerOps::enter_tensor_parallel(const char* label) {
+  // Without sequence parallelism the input is whole on every rank; the backward reduces in leave_.
+  if (plan_.tp == 1 || !plan_.sequence_parallel) return;
+  const auto op = out_.communicate(label, whole_tokens(), Stream::Model);
   if (!plan_.overlap.tp) out_.after(op);
-  if (again && !plan_.overlap.tp) {
-    // The sharded forward input is gathered again for the weight gradient, under the input-gradient
-    // product.
-    out_.communicate(again, gather, Stream::Model);
-  }
+}
+
+std::uint32_t LayerOps::gather_again(const char* label) {
+  if (plan_.tp == 1 || !plan_.sequence_parallel || plan_.overlap.tp) return BlockWriter::kNoOp;
+  return out_.communicate(label, whole_tokens(), Stream::Model);
+}
+
+sim::Collective LayerOps::whole_tokens() const {
+  return {.kind = sim::CollectiveKind::AllGather,
+          .bytes = Bytes(element() * shape_.tokens * model_.hidden),
+          .group = groups_.tp};
 }
 
 void LayerOps::leave_tensor_parallel(const char* label, bool backward) {

@@ -82,8 +82,11 @@ class LayerOps {
   void context_exchange(bool backward);
   std::uint32_t token_exchange(const char* label, bool combine, double element_bytes);
   // Sequence-parallel (or plain tensor-parallel) collectives around a pair of linear maps.
-  // `again`: label of the second gather of a forward input; null: forward.
-  void enter_tensor_parallel(const char* label, const char* again = nullptr);
+  void enter_tensor_parallel(const char* label);
+  // The sharded forward input is gathered again for the weight gradient, under the input-gradient
+  // product. Returns the op that the weight gradient waits for.
+  std::uint32_t gather_again(const char* label);
+  sim::Collective whole_tokens() const;
   void leave_tensor_parallel(const char* label, bool backward);
   void activation(const char* label, double rows, std::int64_t width, bool backward, bool routed);
 
@@ -111,6 +114,8 @@ class LayerOps {
   int seq_;
   RankShape shape_;
   BlockWriter& out_;
+  // Second gathers of forward inputs, which weight gradients of the same block wait for.
+  std::uint32_t attention_again_ = BlockWriter::kNoOp, mlp_again_ = BlockWriter::kNoOp;
 };
 
 }  // namespace reckon::plan

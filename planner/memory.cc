@@ -99,7 +99,7 @@ Shards shards(const Plan& p) {
   const int dp = p.dp * p.cp, edp = std::max(1, p.tp * p.cp * p.dp / (p.ep * p.etp));
   const int shard = p.shard_group > 0 ? p.shard_group : dp;
   return {.dense = static_cast<double>(std::min(shard, dp)) * copies,
-          .expert = static_cast<double>(std::min(shard, edp)) * copies};
+          .expert = static_cast<double>(p.shard_group > 0 ? std::min(shard, edp) : edp) * copies};
 }
 
 int mixtures(const ModelShape& m, const ChunkLayout& c) {

@@ -39,6 +39,9 @@ struct Moe {
       limited_groups =
           1;  // experts form `groups` groups; a token uses at most `limited_groups` of them
   bool expert_bias = false;  // linear biases inside experts
+  // Of the trainer alone: no figure of the planner depends on them.
+  bool normalised_weights = true;  // the chosen scores are divided by their sum
+  double route_scale = 1;          // and multiplied by this
   std::vector<bool> layers;  // which layers are mixtures; size == ModelShape::layers
   bool operator==(const Moe&) const = default;
 };
@@ -63,6 +66,9 @@ struct ModelShape {
        linear_bias = false;  // linear_bias: on every linear map of attention and MLP
   bool qk_norm = false;
   bool parallel_residual = false;
+  // Of the trainer alone: no figure of the planner depends on them.
+  double rope_theta = 10000;
+  double norm_eps = 1e-6;
   std::vector<int> windows;  // per layer attention window, 0 unlimited; empty: unlimited everywhere
   bool operator==(const ModelShape&) const = default;
 };

@@ -72,6 +72,10 @@ void fields(V& v, Moe& m) {
   v("limited_groups", m.limited_groups,
     {.doc = "groups that a token may use; all", .min = 1, .max = 10000});
   v("expert_bias", m.expert_bias, {.doc = "linear biases inside experts; false"});
+  v("normalised_weights", m.normalised_weights,
+    {.doc = "the chosen scores are divided by their sum; true"});
+  v("route_scale", m.route_scale,
+    {.doc = "factor of the routing weights; 1", .min = 1e-6, .max = 1e6});
   v("dense_layers", DenseLayers{m.layers}, {.doc = "layers that are not mixtures; none"});
 }
 void finish(const hw::Value& v, Moe& m);
@@ -110,6 +114,9 @@ void fields(V& v, ModelShape& m) {
   v("linear_bias", m.linear_bias, {.doc = "biases on every linear map; false"});
   v("qk_norm", m.qk_norm, {.doc = "norms on queries and keys; false"});
   v("parallel_residual", m.parallel_residual, {.doc = "attention beside the MLP; false"});
+  v("rope_theta", m.rope_theta,
+    {.doc = "base of the rotary embedding; 10,000", .min = 1, .max = 1e12});
+  v("norm_eps", m.norm_eps, {.doc = "added under the norms' root; 1e-6", .min = 1e-12, .max = 1});
   v("windows", WindowPattern{m.windows},
     {.doc = "attention window per layer, 0 unlimited, repeated over the layers"});
   v.notes("sources", "where the shape is from");

@@ -2,16 +2,15 @@
 // saved as pieces of the whole model's tensors, so that a checkpoint written under one plan loads
 // under another.
 //
-//   DIR/step-00000100/            complete (it appears under this name only when it is)
-//     index.json                  step, metadata, world size, every rank file with size and
-//     checksum rank-00000.bin              header (JSON: its pieces, offsets, checksums), then raw
-//     floats
-//   DIR/step-00000200.partial/    being written, or left by a crash: ignored, removed by the next
-//                                 save
+//   DIR/step-00000100/           complete: it has this name only when it is
+//     index.json                 step, metadata, every rank file with its size and checksum
+//     rank-00000.bin             header (JSON: its pieces, offsets, checksums), then raw floats
+//   DIR/step-00000200.partial/   being written or removed, or left by a crash: ignored, and removed
+//                                by the next save
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -42,21 +41,28 @@ struct SavedState {
 
 // Collective over `world`: every rank writes its file and syncs it to disk, then rank 0 writes the
 // index and renames the folder; all return when it is in place. A crash at any moment leaves
-// earlier checkpoints whole. Pieces that several ranks hold should be given by one of them. Then
-// all but the last `keep` complete checkpoints are removed. Throws std::system_error with the path
-// where the disk says no.
+// earlier checkpoints whole. Pieces that several ranks hold should be given by one of them. Then of
+// the complete checkpoints of this and earlier steps all but the last `keep` (at least 1) are
+// removed; those of later steps, from which this run did not go on, are left alone. `directory` is
+// the same for all ranks: on several hosts, a shared file system.
+//
+// Throws std::system_error with the path where the disk says no: on every rank, so that all may
+// also go on, with the earlier checkpoints as they were.
 void save_checkpoint(const std::string& directory, const SavedState& state, int keep, Group& world);
 
-// A complete checkpoint, read in pieces.
+// A complete checkpoint, read in pieces. Copies are cheap and share the mapped files; const calls
+// from any thread.
 class Checkpoint {
  public:
   // The newest complete one; none if there is none. A folder that is damaged (missing file, wrong
-  // size, wrong checksum, unreadable index) is skipped; `damage` says which and why.
+  // size, wrong checksum, unreadable index) is skipped; `damage`, if given, says which and why.
   static std::optional<Checkpoint> newest(const std::string& directory,
                                           std::vector<std::string>* damage);
-  // A given folder. Throws InputError that says what is wrong with it.
+  // A given folder. Reads every byte to compare its checksums. Throws InputError that says what is
+  // wrong with it: the file, and the tensor where it is one.
   static Checkpoint open(const std::string& folder);
 
+  const std::string& folder() const;
   std::int64_t step() const;
   const std::string& metadata() const;
   // Fills out[piece.count] from whatever pieces hold it. Throws InputError: no such tensor, another
@@ -65,12 +71,9 @@ class Checkpoint {
   bool has(const std::string& tensor) const;
 
  private:
-  struct File;
-  struct Entry;
-  std::string folder_;
-  std::int64_t step_ = 0;
-  std::string metadata_;
-  std::map<std::string, std::vector<Entry>> entries_;
+  struct Contents;
+  explicit Checkpoint(std::shared_ptr<const Contents> contents);
+  std::shared_ptr<const Contents> contents_;
 };
 
 }  // namespace reckon::real

@@ -8,7 +8,15 @@
 namespace reckon::real::cpu {
 
 // One buffer each; what a kernel and the kernels it calls use at the same time must differ.
-enum class Scratch : std::uint8_t { Turned, RoundedA, RoundedB, ColumnScales, Router, Attention, Count };
+enum class Scratch : std::uint8_t {
+  Turned,
+  RoundedA,
+  RoundedB,
+  ColumnScales,
+  Router,
+  Attention,
+  Count
+};
 
 // At least n floats, aligned to 64 bytes, valid until this thread asks for the same buffer again.
 float* scratch(Scratch which, std::int64_t n);

@@ -1,0 +1,272 @@
+#include "real/ops.h"
+
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+#include "sim/check.h"
+
+namespace reckon::real {
+
+const Ops::Entry Ops::kEntries[] = {
+    {"attn.norm", &Ops::attn_norm, &Ops::attn_norm_backward, nullptr},
+    {"attn.gather", &Ops::attn_gather, &Ops::attn_gather_backward, nullptr},
+    {"attn.regather", &Ops::attn_regather, &Ops::attn_regather, nullptr},
+    {"attn.qkv", &Ops::attn_qkv, &Ops::attn_qkv_backward, &Ops::attn_qkv_weights},
+    {"attn.qk_norm", &Ops::attn_qk_norm, &Ops::attn_qk_norm_backward, nullptr},
+    {"attn.q_down", &Ops::attn_q_down, &Ops::attn_q_down_backward, &Ops::attn_q_down_weights},
+    {"attn.kv_down", &Ops::attn_kv_down, &Ops::attn_kv_down_backward, &Ops::attn_kv_down_weights},
+    {"attn.q_norm", &Ops::attn_q_norm, &Ops::attn_q_norm_backward, nullptr},
+    {"attn.kv_norm", &Ops::attn_kv_norm, &Ops::attn_kv_norm_backward, nullptr},
+    {"attn.q_up", &Ops::attn_q_up, &Ops::attn_q_up_backward, &Ops::attn_q_up_weights},
+    {"attn.kv_up", &Ops::attn_kv_up, &Ops::attn_kv_up_backward, &Ops::attn_kv_up_weights},
+    {"attn.rope", &Ops::attn_rope, &Ops::attn_rope_backward, nullptr},
+    {"attn.assemble", &Ops::attn_assemble, &Ops::attn_assemble_backward, nullptr},
+    {"attn.context.gather", &Ops::attn_context_gather, nullptr, nullptr},
+    {"attn.context.regather", nullptr, &Ops::attn_context_gather, nullptr},
+    {"attn.context.reduce", nullptr, &Ops::attn_context_reduce, nullptr},
+    {"attn.core", &Ops::attn_core, &Ops::attn_core_backward, nullptr},
+    {"attn.out", &Ops::attn_out, &Ops::attn_out_backward, &Ops::attn_out_weights},
+    {"attn.reduce", &Ops::attn_reduce, &Ops::attn_reduce_backward, nullptr},
+    {"attn.residual", &Ops::attn_residual, nullptr, nullptr},
+    {"mlp.norm", &Ops::mlp_norm, &Ops::mlp_norm_backward, nullptr},
+    {"mlp.gather", &Ops::mlp_gather, &Ops::mlp_gather_backward, nullptr},
+    {"mlp.regather", nullptr, &Ops::mlp_regather, nullptr},
+    {"mlp.up", &Ops::mlp_up, &Ops::mlp_up_backward, &Ops::mlp_up_weights},
+    {"mlp.activation", &Ops::mlp_activation, &Ops::mlp_activation_backward, nullptr},
+    {"mlp.down", &Ops::mlp_down, &Ops::mlp_down_backward, &Ops::mlp_down_weights},
+    {"mlp.reduce", &Ops::mlp_reduce, &Ops::mlp_reduce_backward, nullptr},
+    {"mlp.residual", &Ops::mlp_residual, nullptr, nullptr},
+    {"shared.gather", &Ops::mlp_gather, &Ops::mlp_gather_backward, nullptr},
+    {"shared.regather", nullptr, &Ops::mlp_regather, nullptr},
+    {"shared.up", &Ops::shared_up, &Ops::shared_up_backward, &Ops::shared_up_weights},
+    {"shared.activation", &Ops::shared_activation, &Ops::shared_activation_backward, nullptr},
+    {"shared.down", &Ops::shared_down, &Ops::shared_down_backward, &Ops::shared_down_weights},
+    {"shared.reduce", &Ops::shared_reduce, &Ops::shared_reduce_backward, nullptr},
+    {"router.gemm", &Ops::router_gemm, &Ops::router_gemm_backward, &Ops::router_gemm_weights},
+    {"router", &Ops::router, &Ops::router_backward, nullptr},
+    {"router.balance", &Ops::router_balance, nullptr, nullptr},
+    {"permute", &Ops::permute, &Ops::permute_backward, nullptr},
+    {"dispatch", &Ops::dispatch, nullptr, nullptr},
+    {"dispatch.grad", nullptr, &Ops::dispatch_backward, nullptr},
+    {"permute.local", &Ops::permute_local, &Ops::permute_local_backward, nullptr},
+    {"experts.up", &Ops::experts_up, &Ops::experts_up_backward, &Ops::experts_up_weights},
+    {"experts.activation", &Ops::experts_activation, &Ops::experts_activation_backward, nullptr},
+    {"experts.down", &Ops::experts_down, &Ops::experts_down_backward, &Ops::experts_down_weights},
+    {"unpermute.local", &Ops::unpermute_local, &Ops::unpermute_local_backward, nullptr},
+    {"combine", &Ops::combine, nullptr, nullptr},
+    {"combine.grad", nullptr, &Ops::combine_backward, nullptr},
+    {"unpermute", &Ops::unpermute, &Ops::unpermute_backward, nullptr},
+    {"embedding", &Ops::embedding, nullptr, &Ops::embedding_weights},
+    {"embedding.positions", &Ops::embedding_positions, nullptr, nullptr},
+    {"embedding.reduce", &Ops::embedding_reduce, nullptr, nullptr},
+    {"embedding.gather", nullptr, nullptr, &Ops::embedding_gather},
+    {"head.norm", &Ops::head_norm, &Ops::head_norm_backward, nullptr},
+    {"head.gather", &Ops::head_gather, nullptr, nullptr},
+    {"head", &Ops::head, &Ops::head_backward, &Ops::head_weights},
+    {"head.loss", &Ops::head_loss, &Ops::head_loss_backward, nullptr},
+    {"head.loss.reduce", &Ops::head_loss_reduce, nullptr, nullptr},
+    {"head.reduce", nullptr, &Ops::head_reduce_backward, nullptr},
+    {"mtp.norm", &Ops::mtp_norm, &Ops::mtp_norm_backward, nullptr},
+    {"mtp.projection", &Ops::mtp_projection, &Ops::mtp_projection_backward,
+     &Ops::mtp_projection_weights},
+};
+
+Ops::Action Ops::action(const sim::Op& op, const sim::Work& work) {
+  const auto pass_of = [&]() -> std::optional<sim::Pass> {
+    if (const auto* m = std::get_if<sim::MatMul>(&work)) return m->pass;
+    if (const auto* g = std::get_if<sim::GroupedMatMul>(&work)) return g->pass;
+    return std::nullopt;
+  };
+  for (const Entry& e : kEntries) {
+    if (std::strcmp(e.label, op.label) != 0) continue;
+    Action a = nullptr;
+    if (const auto pass = pass_of())
+      a = *pass == sim::Pass::Forward     ? e.forward
+          : *pass == sim::Pass::InputGrad ? e.backward
+                                          : e.weights;
+    else
+      a = op.phase == sim::Phase::F || op.recompute ? e.forward
+          : op.phase == sim::Phase::W               ? e.weights
+                                                    : e.backward;
+    // A second gather inside a recomputed stretch fetches what the first one does.
+    if (a == nullptr && op.recompute) a = e.backward;
+    if (a != nullptr) return a;
+  }
+  throw std::invalid_argument(std::string("the trainer has no op ") + op.label);
+}
+
+Ops::Ops(const Setting& setting, Weights& weights, Groups& groups, Meter& meter)
+    : setting_(setting), weights_(weights), groups_(groups), meter_(meter) {
+  const plan::ModelShape& m = setting.model;
+  const plan::Plan& p = setting.plan;
+  batch_ = p.micro_batch;
+  seq_local_ = setting.seq / p.cp;
+  t_ = batch_ * seq_local_;
+  s_ = t_ / p.tp;
+  h_ = m.hidden;
+  heads_ = m.heads / p.tp;
+  kv_heads_ = m.mla ? heads_ : m.kv_heads / p.tp;
+  qk_dim_ = m.mla ? m.mla->qk_nope + m.mla->qk_rope : m.head_dim;
+  v_dim_ = m.mla ? m.mla->v : m.head_dim;
+  bf16_ = p.precision != plan::Precision::Fp32;
+  if (m.positions == plan::Positions::Rope)
+    rope_ =
+        cpu::rope_table({.theta = m.rope_theta}, setting.seq, m.mla ? m.mla->qk_rope : m.head_dim);
+  // One slice from each end of the sequence, so that causal work is equal.
+  const int half = static_cast<int>(seq_local_) / 2;
+  for (std::int64_t i = 0; i < seq_local_; ++i) {
+    if (p.cp == 1)
+      positions_.push_back(static_cast<std::int32_t>(i));
+    else if (i < half)
+      positions_.push_back(static_cast<std::int32_t>(setting.place.cp * half + i));
+    else
+      positions_.push_back(
+          static_cast<std::int32_t>((2 * p.cp - 1 - setting.place.cp) * half + (i - half)));
+  }
+  for (std::int64_t b = 0; b < batch_; ++b)
+    token_positions_.insert(token_positions_.end(), positions_.begin(), positions_.end());
+}
+
+LayerState& Ops::at(const Call& c) const {
+  return c.pass.parts[static_cast<std::size_t>(c.op.part)];
+}
+
+const LayerRefs& Ops::refs(const Call& c) const {
+  return c.chunk.parts[static_cast<std::size_t>(c.op.part)];
+}
+
+HeadState& Ops::head_at(const Call& c) const {
+  const int module = c.op.part < 0 ? 0 : c.op.part - c.layout.layers + 1;
+  return c.pass.heads[static_cast<std::size_t>(module)];
+}
+
+bool Ops::is_moe(const Call& c) const {
+  return refs(c).router.w != nullptr;
+}
+
+cpu::Numbers Ops::numbers(const Call& c) const {
+  const auto dtype = [&] {
+    if (const auto* m = std::get_if<sim::MatMul>(&c.work)) return m->dtype;
+    if (const auto* g = std::get_if<sim::GroupedMatMul>(&c.work)) return g->dtype;
+    return sim::DType::Fp32;
+  }();
+  if (dtype == sim::DType::Fp8Block) return cpu::Numbers::Fp8Block;
+  return bf16_ ? cpu::Numbers::Bf16 : cpu::Numbers::Fp32;
+}
+
+void Ops::settle(Tensor& t) {
+  if (bf16_) cpu::round_bf16(t.floats(), t.count());
+}
+
+Tensor Ops::product(const Call& c, const Tensor& x, Ref w, std::int64_t m, std::int64_t n,
+                    std::int64_t k) {
+  Tensor y = make(m * n);
+  cpu::linear_forward({m, n, k, numbers(c)}, x.floats(), w.w, y.floats());
+  settle(y);
+  return y;
+}
+
+void Ops::product_grad(const Call& c, const Tensor& dy, Ref w, std::int64_t m, std::int64_t n,
+                       std::int64_t k, Tensor& dx) {
+  const bool add = static_cast<bool>(dx);
+  if (!add) dx = make(m * k);
+  cpu::linear_input_grad({m, n, k, numbers(c)}, dy.floats(), w.w, dx.floats(), add);
+  settle(dx);
+}
+
+void Ops::weight_grad(const Call& c, const Tensor& dy, const Tensor& x, Ref w, std::int64_t m,
+                      std::int64_t n, std::int64_t k) {
+  cpu::linear_weight_grad({m, n, k, numbers(c)}, dy.floats(), x.floats(), w.g);
+}
+
+void Ops::norm(const Tensor& x, Ref w, Ref bias, std::int64_t rows, std::int64_t width, Tensor& y,
+               Tensor& stat) {
+  const bool layer = setting_.model.norm == plan::Norm::LayerNorm;
+  y = make(rows * width);
+  stat = make(rows * (layer ? 2 : 1));
+  cpu::norm_forward({rows, width, static_cast<float>(setting_.model.norm_eps), layer}, x.floats(),
+                    w.w, bias.w, y.floats(), stat.floats());
+  settle(y);
+}
+
+Tensor Ops::norm_grad(const Tensor& dy, const Tensor& x, Ref w, Ref bias, const Tensor& stat,
+                      std::int64_t rows, std::int64_t width, const Tensor& skip) {
+  const bool layer = setting_.model.norm == plan::Norm::LayerNorm;
+  Tensor dx = skip ? skip.copy(meter_) : make(rows * width);
+  cpu::norm_backward({rows, width, static_cast<float>(setting_.model.norm_eps), layer}, dy.floats(),
+                     x.floats(), w.w, stat.floats(), dx.floats(), w.g, bias.g,
+                     static_cast<bool>(skip));
+  settle(dx);
+  return dx;
+}
+
+Tensor Ops::gathered(Group& group, const Tensor& part, std::int64_t n) {
+  Tensor whole = make(n * group.size());
+  group.all_gather(part.floats(), whole.floats(), static_cast<std::size_t>(n));
+  return whole;
+}
+
+Tensor Ops::scattered(Group& group, const Tensor& whole, std::int64_t n) {
+  Tensor part = make(n);
+  group.reduce_scatter(whole.floats(), part.floats(), static_cast<std::size_t>(n));
+  settle(part);
+  return part;
+}
+
+namespace {
+
+bool drops(const plan::Plan& p, std::uint32_t module) {
+  return p.recompute.mode == plan::Recompute::Mode::Selective &&
+         (p.recompute.modules & module) != 0;
+}
+
+}  // namespace
+
+void Ops::after_forward(Pass& pass, const plan::ChunkLayout& layout, int part) {
+  if (part < 0) return;
+  LayerState& s = pass.parts[static_cast<std::size_t>(part)];
+  const plan::Plan& p = setting_.plan;
+  const bool full = p.recompute.mode == plan::Recompute::Mode::Full && part < layout.layers &&
+                    (p.recompute.full_layers == 0 || part < p.recompute.full_layers);
+  if (full) {
+    LayerState kept;
+    kept.x = std::move(s.x);
+    kept.out = std::move(s.out);
+    // Experts are chosen again from the same scores: the balance sums are the same.
+    s = std::move(kept);
+    return;
+  }
+  if (drops(p, plan::kNorm)) {
+    s.n1 = s.n2 = Tensor();
+  }
+  if (drops(p, plan::kMlaUp)) s.q_lat = s.kv_lat = s.q = s.k = s.v = Tensor();
+  if (drops(p, plan::kActivation)) s.act = s.e_act = s.s_act = Tensor();
+  if (drops(p, plan::kMlp)) s.up = s.act = Tensor();
+  if (drops(p, plan::kMoe))
+    s.sent = s.sent_weight = s.arrived = s.arrived_weight = s.rows = s.row_weight = s.e_up =
+        s.e_act = s.s_up = s.s_act = Tensor();
+  if (drops(p, plan::kCoreAttention)) s.lse = Tensor();
+}
+
+void Ops::after_backward(Pass& pass, int part, bool weights) {
+  if (part < 0) return;
+  LayerState& s = pass.parts[static_cast<std::size_t>(part)];
+  if (weights) {
+    s = LayerState();
+    return;
+  }
+  // What weight gradients still read: the inputs of linear maps and the gradients of their outputs.
+  LayerState k;
+  k.n1 = s.n1, k.n1_all = s.n1_all, k.q_lat = s.q_lat, k.q_lat_all = s.q_lat_all;
+  k.kv_lat = s.kv_lat, k.kv_lat_all = s.kv_lat_all, k.o = s.o, k.n2 = s.n2, k.n2_all = s.n2_all;
+  k.act = s.act, k.rows = s.rows, k.received_per = s.received_per, k.e_act = s.e_act;
+  k.s_act = s.s_act, k.joined = s.joined;
+  k.d_q = s.d_q, k.d_k = s.d_k, k.d_v = s.d_v, k.d_kv = s.d_kv, k.d_k_rot = s.d_k_rot;
+  k.d_q_low = s.d_q_low, k.d_kv_low = s.d_kv_low, k.d_mid = s.d_mid, k.d_mid_all = s.d_mid_all;
+  k.d_up = s.d_up, k.d_out = s.d_out, k.d_out_all = s.d_out_all, k.d_rows = s.d_rows;
+  k.d_e_up = s.d_e_up, k.d_s_up = s.d_s_up, k.d_x = s.d_x, k.d_embedded = s.d_embedded;
+  s = std::move(k);
+}
+
+}  // namespace reckon::real

@@ -1,0 +1,115 @@
+// Ranks as processes of an MPI job on this machine: the same results as ranks that are threads, and
+// a job that ends soon and says why when a rank fails. The ranks are the program mpi_ranks.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "real/transport.h"
+#include "sim/input_error.h"
+
+using namespace reckon;
+using namespace reckon::real;
+
+namespace {
+
+struct Outcome {
+  int code = -1;
+  std::string text;  // stdout and stderr
+  double seconds = 0;
+};
+
+// `mpirun -np RANKS mpi_ranks ARGUMENTS`
+Outcome mpirun(int ranks, const std::string& arguments) {
+  // More ranks than cores; root in a container; Open MPI's own leaks are not ours.
+  const std::string command =
+      "ASAN_OPTIONS=detect_leaks=0 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+      "timeout 120 '" RECKON_MPIRUN "' --oversubscribe -np " +
+      std::to_string(ranks) + " '" RECKON_MPI_RANKS "' " + arguments + " 2>&1 </dev/null";
+  const auto start = std::chrono::steady_clock::now();
+  Outcome out;
+  std::FILE* pipe = ::popen(command.c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  char buffer[4096];
+  while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, pipe))
+    out.text.append(buffer, n);
+  const int status = ::pclose(pipe);
+  out.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return out;
+}
+
+int count(const std::string& text, const std::string& what) {
+  int n = 0;
+  for (std::size_t at = 0; (at = text.find(what, at)) != std::string::npos; ++at) ++n;
+  return n;
+}
+
+bool no_mpi() {
+  const bool none = !built_with_mpi() || *RECKON_MPIRUN == 0;
+  if (none) WARN("no MPI, or no mpirun, at build time: not tested");
+  return none;
+}
+
+}  // namespace
+
+TEST_CASE("without MPI at build time run_mpi says so") {
+  if (built_with_mpi()) return;
+  CHECK_THROWS_WITH(run_mpi([](Transport&) {}), Catch::Contains("built without MPI"));
+}
+
+TEST_CASE("collectives over MPI equal their definitions, bit for bit, as local ones do") {
+  if (no_mpi()) return;
+  for (int ranks : {1, 4, 5}) {
+    const Outcome out = mpirun(ranks, "collectives");
+    INFO(out.text);
+    CHECK(out.code == 0);
+    CHECK(count(out.text, "done\n") == ranks);
+  }
+}
+
+TEST_CASE("messages over MPI keep their order, whatever size and tag") {
+  if (no_mpi()) return;
+  const Outcome out = mpirun(3, "messages");
+  INFO(out.text);
+  CHECK(out.code == 0);
+  CHECK(count(out.text, "done\n") == 3);
+}
+
+TEST_CASE("a killed rank ends the job within seconds, named") {
+  if (no_mpi()) return;
+  const Outcome out = mpirun(4, "killed");
+  INFO(out.text);
+  CHECK(out.code != 0);
+  CHECK(out.seconds < 15);
+  CHECK(count(out.text, "rank 2") >= 1);
+  CHECK(count(out.text, "signal 9 (Killed)") == 1);
+  CHECK(count(out.text, "done\n") == 0);
+}
+
+TEST_CASE("a rank that throws ends the job: all unwind, one says why") {
+  if (no_mpi()) return;
+  for (const bool throws : {true, false}) {
+    const Outcome out = mpirun(4, throws ? "throws" : "aborts");
+    INFO(out.text);
+    CHECK(out.code == 1);
+    CHECK(out.seconds < 15);
+    CHECK(count(out.text, throws ? ": the original\n" : ": enough\n") == 1);
+    CHECK(count(out.text, "reckon: rank 2 on ") == 1);
+    CHECK(count(out.text, "unwound\n") == 4);
+    CHECK(count(out.text, "done\n") == 0);
+  }
+}
+
+TEST_CASE("bad input that every rank sees is reported once, with exit code 2") {
+  if (no_mpi()) return;
+  const Outcome out = mpirun(4, "refuses");
+  INFO(out.text);
+  CHECK(out.code == 2);
+  CHECK(count(out.text, ": file.json:3: expected a number\n") == 1);
+  CHECK(count(out.text, "unwound\n") == 4);
+}
