@@ -13,6 +13,7 @@
 
 #include "hw-models/strict_json.h"
 #include "planner/cli.h"
+#include "real/cli.h"
 #include "sim/input_error.h"
 
 namespace {
@@ -96,6 +97,17 @@ int run(int argc, char** argv) {
   import_app->add_option("--name", import.name, "Name of the model");
   import_app->add_option("--output", import.output, "Write the model to this file");
   import_app->callback([&] { chosen = [&] { return import_command(import, common); }; });
+
+  reckon::real::DataOptions data;
+  CLI::App* data_app = app.add_subcommand("data", "Turn text files into tokens to train on");
+  data_app->add_option("output", data.output, "Writes OUTPUT.tokens and OUTPUT.vocab")->required();
+  data_app->add_option("--text", data.texts, "Text files, one document each")->required();
+  data_app
+      ->add_option("--bpe", data.bpe, "Learn a byte-pair vocabulary of so many ids from the texts")
+      ->check(CLI::Range(258, 1 << 20));
+  data_app->add_flag("--bytes", data.bytes, "A token is a byte (the default)");
+  data_app->add_option("--tokenizer", data.tokenizer, "Use the vocabulary of this .vocab file");
+  data_app->callback([&] { chosen = [&] { return data_command(data, common); }; });
 
   CLI::App* schema = app.add_subcommand("schema", "Print the JSON Schema of scenario files");
   schema->callback([&] { chosen = [&] { return schema_command(); }; });

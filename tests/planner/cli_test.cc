@@ -259,3 +259,32 @@ TEST_CASE("doctor finds the compiler or cmake that built this, and --json says t
     }
   CHECK(found > 0);
 }
+
+TEST_CASE("data turns text into token files, and says what is wrong with its options") {
+  const Folder folder;
+  const std::string text = (folder.path / "a.txt").string(), name = (folder.path / "a").string();
+  std::ofstream(text) << "abc abc abc\n";
+  const Outcome bytes = reckon("data " + name + " --text " + text + " --json");
+  CHECK(bytes.code == 0);
+  const auto json = nlohmann::json::parse(bytes.out);
+  CHECK(json.at("tokens") == 13);
+  CHECK(json.at("vocabulary") == 257);
+  const Outcome bpe = reckon("data " + name + "2 --bpe 260 --text " + text + " " + text);
+  CHECK(bpe.code == 0);
+  CHECK(bpe.out.find("a2.tokens: 10 tokens of 2 documents") != std::string::npos);
+  CHECK(bpe.err.empty());
+  const Outcome again =
+      reckon("data " + name + "3 --text " + text + " --tokenizer " + name + "2.vocab");
+  CHECK(again.code == 0);
+  CHECK(contents(name + "3.vocab") == contents(name + "2.vocab"));
+  for (const std::string& wrong :
+       {"--bpe 300 --bytes --text " + text, "--text " + text + "x", "--bpe 5 --text " + text,
+        "--tokenizer " + text + " --text " + text, std::string()}) {
+    const Outcome out = reckon("data " + name + "4 " + wrong);
+    INFO(wrong << ": " << out.err);
+    CHECK(out.code == 2);
+    CHECK(out.out.empty());
+    CHECK(out.err.rfind("reckon: ", 0) == 0);
+  }
+  CHECK(reckon("data /nowhere/x --text " + text).code == 2);
+}
