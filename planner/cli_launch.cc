@@ -188,6 +188,9 @@ int launch_command(const LaunchCommandOptions& options, const CommonOptions& com
   const char* reason = Judge(choice.target, job.model).objection(job.question(), &detail);
   if (reason != nullptr) {
     nearest = nearest_plan(choice.target, job, memory_limit(s));
+    if (!nearest || !nearest->fits)
+      if (auto found = fastest_plan(choice.target, job, s.constraints, thread_count(common)))
+        nearest = std::move(found);
     given_step = predict(job.model, job.cluster, job.stack, job.plan, job.step).step;
     if (!options.nearest || !nearest) {
       if (common.json) {
@@ -202,10 +205,12 @@ int launch_command(const LaunchCommandOptions& options, const CommonOptions& com
         fmt::print("{}\n{} can't run it: {}{}\n\n", describe(job.plan), title(choice.target),
                    reason, detail.empty() ? "" : " (" + detail + ")");
         if (nearest)
-          fmt::print("{}\nNothing is written; --nearest writes this plan.\n",
-                     to_text(*nearest, given_step, job.stack));
+          fmt::print(
+              "{}\nNothing is written; --nearest writes this plan. `reckon plan` finds the fastest "
+              "that it can run with\n\"search\": {{\"target\": \"{}\"}} in the scenario.\n",
+              to_text(*nearest, given_step, job.stack), hw::spelling(choice.target.framework));
         else
-          fmt::print("No plan with the same degrees runs there.\n");
+          fmt::print("No plan of this model on this cluster runs and fits there.\n");
       }
       return kInfeasible;
     }

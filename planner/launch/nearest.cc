@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "planner/plan_fields.h"
+#include "planner/search.h"
 
 namespace reckon::plan::launch {
 
@@ -238,6 +239,29 @@ std::optional<NearestPlan> nearest_plan(const Target& target, const Job& job, By
     if (predicted >= kMostPredicted) break;
   }
   return smallest;
+}
+
+std::optional<NearestPlan> fastest_plan(const Target& target, const Job& job,
+                                        const Constraints& constraints, int threads) {
+  Scenario s;
+  s.model = job.model, s.cluster = job.cluster, s.stack = job.stack;
+  s.constraints = constraints;
+  s.search.target = target.framework;
+  if (target.release)
+    s.search.framework_version = megatron_releases()[static_cast<std::size_t>(*target.release)];
+  if (target.torchtitan_main) s.search.framework_version = "main";
+  NearestPlan n{.model = job.model};
+  SearchResult found = search(s, job.step, {.threads = threads, .keep = 1});
+  if (found.best.empty() && job.model.mtp_depth > 0) {
+    n.model.mtp_depth = s.model.mtp_depth = 0;
+    n.changes.emplace_back("multi-token prediction: left out");
+    found = search(s, job.step, {.threads = threads, .keep = 1});
+  }
+  if (found.best.empty()) return std::nullopt;
+  n.plan = canonical(found.best.front().plan, n.model);
+  n.prediction = found.best.front().prediction;
+  n.changes.push_back(arrow("plan", describe(job.plan), describe(n.plan)));
+  return n;
 }
 
 }  // namespace reckon::plan::launch

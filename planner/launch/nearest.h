@@ -25,4 +25,9 @@ struct NearestPlan {
 // REQUIRES: the job's plan is legal, and the judge objects to it.
 std::optional<NearestPlan> nearest_plan(const Target& target, const Job& job, Bytes limit);
 
+// Where no near plan runs and fits: the fastest that a search of the framework's plans finds,
+// degrees and all. `constraints`: of the scenario. nullopt: the framework has none.
+std::optional<NearestPlan> fastest_plan(const Target& target, const Job& job,
+                                        const Constraints& constraints, int threads);
+
 }  // namespace reckon::plan::launch
