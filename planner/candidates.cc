@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "planner/feasible.h"
+#include "planner/launch/frameworks.h"
 
 namespace reckon::plan {
 
@@ -47,7 +48,11 @@ constexpr int kLeastSlice = 2048;  // tokens; a shorter context slice never pays
 }  // namespace
 
 Candidates::Candidates(const Scenario& s, const StepShape& step) : scenario_(s), step_(step) {
-  const SearchSpace& space = s.search;
+  SearchSpace space = s.search;
+  if (space.target) {
+    target_ = space.launch_target();
+    launch::fill_search_space(*target_, s.model, space);
+  }
   const int most_tp = std::min(s.constraints.max_tp.value_or(s.cluster.node.gpus), s.cluster.gpus);
   tp_ = given_or(space.tp, powers_of_two(most_tp));
   cp_ = given_or(space.cp, powers_of_two(std::max(1, step.seq / kLeastSlice)));
@@ -115,6 +120,7 @@ void Candidates::set(Plan& p, const Choice& c) const {
   p.overlap.p2p = stack.can_overlap_p2p && p.schedule != ScheduleKind::GPipe &&
                   p.schedule != ScheduleKind::OneFOneB;
   p.overlap.expert = c.expert;
+  if (target_) launch::set_own_switches(*target_, p);
 }
 
 Plan Candidates::plan(const Choice& c) const {
@@ -127,6 +133,7 @@ Plan Candidates::plan(const Choice& c) const {
 // The walk down the loops: what is chosen so far, and what was found.
 struct Candidates::Walk {
   const Candidates& space;
+  const launch::Judge* judge = nullptr;            // of the target framework
   std::map<const char*, std::int64_t> tally = {};  // by address: each reason is one static text
   std::vector<Choice> found = {};
   std::int64_t below = 0;    // combinations that share what is chosen so far
@@ -140,6 +147,12 @@ struct Candidates::Walk {
   const char* against(Rule rule) {
     const Scenario& s = space.scenario_;
     return objection(rule, {s.model, s.cluster, s.stack, p, space.step_});
+  }
+  // Of the target framework, once everything else is chosen.
+  const char* against_target() const {
+    const Scenario& s = space.scenario_;
+    return judge == nullptr ? nullptr
+                            : judge->objection({s.model, s.cluster, s.stack, p, space.step_});
   }
   // Empty where there are more chunks than layers.
   const std::vector<ChunkLayout>& layout(std::uint8_t choice) const {
@@ -256,7 +269,9 @@ const Candidates::Walk::Level Candidates::Walk::kLevels[] = {
        if (w.bidirectional() && w.c.expert != Overlap::Expert::Pair)
          return "DualPipe and DualPipeV always pair forward and backward passes";
        w.space.set(w.p, w.c);
-       return w.against(Rule::Abilities);
+       w.p.layout = w.layout(kEven);
+       if (const char* reason = w.against(Rule::Abilities)) return reason;
+       return w.against_target();
      }},
     {[](const Candidates& s) { return s.layout_.size(); },
      [](Walk& w, std::size_t i) -> const char* {
@@ -264,14 +279,17 @@ const Candidates::Walk::Level Candidates::Walk::kLevels[] = {
        for (std::size_t k = 0; k < i; ++k)
          if (w.layout(w.c.layout) == w.layout(w.space.layout_[k]))
            return "the same layout as another candidate";
-       if (w.c.layout != kAsGiven) return nullptr;
-       w.p.layout = w.layout(kAsGiven);
-       return w.against(Rule::Layers);
+       if (w.c.layout == kEven || (w.c.layout != kAsGiven && w.judge == nullptr)) return nullptr;
+       w.p.layout = w.layout(w.c.layout);
+       if (const char* reason = w.against(Rule::Layers)) return reason;
+       return w.against_target();
      }},
 };
 
 std::vector<Choice> Candidates::legal(Tally& rejected) const {
-  Walk walk{.space = *this, .below = combinations_};
+  std::optional<launch::Judge> judge;
+  if (target_) judge.emplace(*target_, scenario_.model);
+  Walk walk{.space = *this, .judge = judge ? &*judge : nullptr, .below = combinations_};
   walk.descend(0);
   for (const auto& [reason, count] : walk.tally) rejected[reason] += count;
   return std::move(walk.found);

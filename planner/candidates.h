@@ -13,7 +13,8 @@
 //   ZeRO        1, and 3 without a pipeline
 //   layout      even; with lighter ends; that of the scenario's own plan
 // and every overlap that the stack can do is switched on. What these lists leave out is not
-// searched: ZeRO-0 and ZeRO-2, tp across nodes, larger micro-batches, odd layouts.
+// searched: ZeRO-0 and ZeRO-2, tp across nodes, larger micro-batches, odd layouts. With a target
+// framework, only what it can say and accepts; the lists are then its own (launch/frameworks.h).
 #pragma once
 
 #include <array>
@@ -81,6 +82,7 @@ class Candidates {
   std::vector<Zero> zero_;
   std::vector<Overlap::Expert> expert_;
   std::vector<std::uint8_t> layout_;
+  std::optional<launch::Target> target_;
   std::map<int, Layouts> layouts_of_;  // by number of chunks, for all that occur
   std::int64_t combinations_ = 0;
 };

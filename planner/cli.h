@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 namespace reckon::plan {
 
@@ -36,11 +37,28 @@ struct SimulateOptions {
 int simulate_command(const SimulateOptions& options, const CommonOptions& common);
 
 struct ImportOptions {
-  std::string config;
+  std::string config;  // of a model, or what a framework is started with
   std::string name;    // of the model; empty: as imported
   std::string output;  // file; empty: stdout
+  // Of a framework's job; see launch/import_job.h.
+  std::string cluster = "dgx-h100", model, framework_version;
+  int gpus = 0, seq = 0;         // 0: as the file says
+  std::vector<std::string> set;  // NAME=VALUE of a script's variables
 };
 int import_command(const ImportOptions& options, const CommonOptions& common);
+
+struct LaunchCommandOptions {
+  std::string scenario;
+  std::string plan;       // file; empty: the scenario's own
+  std::string phase;      // of the campaign; empty: the first that is predicted
+  std::string target;     // a framework, or a launcher
+  std::string framework;  // what a launcher starts; empty: megatron
+  std::string framework_version;
+  std::string output;    // folder
+  bool nearest = false;  // write the nearest plan where the framework can't run this one
+  std::string time = "04:00:00", image;
+};
+int launch_command(const LaunchCommandOptions& options, const CommonOptions& common);
 
 struct BacktestCommandOptions {
   std::string runs;

@@ -91,11 +91,28 @@ int run(int argc, char** argv) {
   backtest_app->callback([&] { chosen = [&] { return backtest_command(backtest, common); }; });
 
   ImportOptions import;
-  CLI::App* import_app =
-      app.add_subcommand("import", "Turn a Hugging Face config.json into a scenario's model");
-  import_app->add_option("config", import.config, "config.json")->required();
+  CLI::App* import_app = app.add_subcommand("import",
+                                            "Turn a Hugging Face config.json into a scenario's "
+                                            "model, or a framework's job into a scenario");
+  import_app
+      ->add_option("config", import.config,
+                   "config.json; or a Megatron-LM command line or script, a ModelZoo YAML, a "
+                   "Megatron-Bridge override list, a torchtitan TOML, a DeepSpeed JSON")
+      ->required();
   import_app->add_option("--name", import.name, "Name of the model");
-  import_app->add_option("--output", import.output, "Write the model to this file");
+  import_app->add_option("--output", import.output, "Write the model or scenario to this file");
+  import_app->add_option("--cluster", import.cluster, "Of the job: a cluster of the catalogue")
+      ->capture_default_str();
+  import_app->add_option("--gpus", import.gpus, "Of the job, where the file does not say it")
+      ->check(CLI::Range(1, 1000000));
+  import_app->add_option("--seq", import.seq, "Tokens per sequence, where the file does not say it")
+      ->check(CLI::Range(1, 100000000));
+  import_app->add_option("--model", import.model,
+                         "Catalogue name or config.json, where the file does not say it");
+  import_app->add_option("--framework-version", import.framework_version,
+                         "Release of Megatron-LM that the command line is for");
+  import_app->add_option("--set", import.set, "NAME=VALUE of a variable in the file, repeatable")
+      ->allow_extra_args(false);
   import_app->callback([&] { chosen = [&] { return import_command(import, common); }; });
 
   reckon::real::DataOptions data;
@@ -108,6 +125,30 @@ int run(int argc, char** argv) {
   data_app->add_flag("--bytes", data.bytes, "A token is a byte (the default)");
   data_app->add_option("--tokenizer", data.tokenizer, "Use the vocabulary of this .vocab file");
   data_app->callback([&] { chosen = [&] { return data_command(data, common); }; });
+  LaunchCommandOptions launch;
+  CLI::App* launch_app =
+      app.add_subcommand("launch", "Write the files that start a plan in a training framework");
+  launch_app->add_option("scenario", launch.scenario, "Scenario file")->required();
+  launch_app->add_option("--plan", launch.plan,
+                         "Plan file (reckon plan --output); the scenario's own");
+  launch_app->add_option("--phase", launch.phase,
+                         "Phase of the campaign; the first that is predicted");
+  launch_app
+      ->add_option("--target", launch.target,
+                   "megatron, megatron-bridge, torchtitan, deepspeed, native; or slurm, torchrun, "
+                   "mpirun, jobset, trainjob")
+      ->required();
+  launch_app->add_option("--framework", launch.framework,
+                         "What slurm, torchrun, mpirun, jobset or trainjob start; megatron");
+  launch_app->add_option("--framework-version", launch.framework_version,
+                         "Release of Megatron-LM (0.16.0 to 0.19.0, main, dev); v0.2.2 or main of "
+                         "torchtitan");
+  launch_app->add_option("-o,--output", launch.output, "Folder to write")->required();
+  launch_app->add_flag("--nearest", launch.nearest,
+                       "Where the framework can't run the plan, write the nearest that it can");
+  launch_app->add_option("--time", launch.time, "Limit of a batch job")->capture_default_str();
+  launch_app->add_option("--image", launch.image, "Container image of a Kubernetes job");
+  launch_app->callback([&] { chosen = [&] { return launch_command(launch, common); }; });
 
   CLI::App* schema = app.add_subcommand("schema", "Print the JSON Schema of scenario files");
   schema->callback([&] { chosen = [&] { return schema_command(); }; });

@@ -8,6 +8,7 @@
 
 #include "hw-models/machine.h"
 #include "hw-models/stack.h"
+#include "planner/launch/target.h"
 #include "planner/model.h"
 #include "planner/plan.h"
 
@@ -34,6 +35,11 @@ struct SearchSpace {
   std::vector<Recompute> recompute;
   std::vector<Zero> zero;
   std::vector<Overlap::Expert> expert_overlap;
+  std::optional<launch::Framework> target;  // only plans that this framework can run
+  std::string framework_version;            // of the target; empty: its default
+
+  // REQUIRES: a target.
+  launch::Target launch_target() const { return *launch::target_of(*target, framework_version); }
 };
 
 struct Constraints {

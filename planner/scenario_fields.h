@@ -41,8 +41,11 @@ void fields(V& v, SearchSpace& s) {
   v("recompute", s.recompute, {.doc = "values to try"});
   v("zero", s.zero, {.doc = "values to try"});
   v("expert_overlap", s.expert_overlap, {.doc = "values to try"});
+  v("target", s.target, {.doc = "only plans that this framework accepts; any"});
+  v("framework_version", s.framework_version, {.doc = "of the target, e.g. \"0.19.0\""});
 }
-void finish(const hw::Value& v, SearchSpace& s);  // an empty list would allow nothing
+// An empty list would allow nothing; a version belongs to a target.
+void finish(const hw::Value& v, SearchSpace& s);
 
 template <class V>
 void fields(V& v, Constraints& c) {

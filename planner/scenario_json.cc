@@ -28,7 +28,12 @@ void finish(const hw::Value& v, PhaseOfCampaign& p) {
     v.find("batch_ramp_tokens")->fail("at most the tokens of the phase");
 }
 
-void finish(const hw::Value& v, SearchSpace&) {
+void finish(const hw::Value& v, SearchSpace& s) {
+  if (!s.framework_version.empty()) {
+    const hw::Value at = *v.find("framework_version");
+    if (!s.target) at.fail("a \"target\" beside it");
+    if (!launch::target_of(*s.target, s.framework_version)) at.fail(launch::versions_of(*s.target));
+  }
   for (const auto& [key, list] : v.json().items())
     if (list.is_array() && list.empty())
       v.find(key)->fail("at least one value (leave the key out to try every legal one)");
