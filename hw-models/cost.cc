@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "hw-models/measured.h"
+
 namespace reckon::hw {
 
 namespace {
@@ -37,6 +39,8 @@ struct CostOf {
 }  // namespace
 
 Cost cost(const sim::Work& work, const Cluster& cluster, const Stack& stack) {
+  if (cluster.measured)
+    if (const auto c = measured_cost(cluster.measured->level(cluster.gpus), work)) return *c;
   return std::visit(CostOf{cluster, stack}, work);
 }
 

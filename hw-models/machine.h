@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <string>
 
 #include "sim/units.h"
@@ -23,6 +24,8 @@ struct Gpu {
   FlopsPerSecond peak_fp32, peak_tf32, peak_bf16, peak_fp8, peak_fp4;
   double power_w = 0;
 };
+
+struct MeasuredDevice;  // measured.h
 
 // Rates are per GPU and per direction, as printed on the box; the fitted tables hold what
 // collectives reach.
@@ -47,6 +50,8 @@ struct Cluster {
   int gpus = 0;
   double price_per_gpu_hour = 0;  // in `currency`; 0: not given
   std::string currency = "USD";
+  // Tables of `reckon calibrate` that stand in for the fitted equations; null: none.
+  std::shared_ptr<const MeasuredDevice> measured;
 };
 
 // Peak of the matrix units for a dtype; 0 if the device lacks it.

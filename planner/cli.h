@@ -67,6 +67,23 @@ struct BacktestCommandOptions {
 };
 int backtest_command(const BacktestCommandOptions& options, const CommonOptions& common);
 
+struct CalibrateOptions {
+  std::string output;  // file of tables
+  int ranks = 0;       // at work at once, at most; 0: one per core
+  bool quick = false;
+};
+int calibrate_command(const CalibrateOptions& options, const CommonOptions& common);
+
+struct ValidateOptions {
+  std::string scenario;
+  std::vector<std::string> plans;  // files; empty: the scenario's own
+  bool matrix = false;             // one plan of each kind that this machine can run
+  std::string calibration;         // file of tables; empty: nameplate figures
+  int steps = 7;                   // measured, after the warm ones
+  std::string trace;               // file to write, of the first plan; empty: none
+};
+int validate_command(const ValidateOptions& options, const CommonOptions& common);
+
 // The JSON Schema of scenario files.
 int schema_command();
 

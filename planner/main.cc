@@ -150,6 +150,31 @@ int run(int argc, char** argv) {
   launch_app->add_option("--image", launch.image, "Container image of a Kubernetes job");
   launch_app->callback([&] { chosen = [&] { return launch_command(launch, common); }; });
 
+  CalibrateOptions calibrate;
+  CLI::App* calibrate_app = app.add_subcommand(
+      "calibrate", "Measure this machine, as tables that predictions are made from");
+  calibrate_app->add_option("output", calibrate.output, "File of tables to write")->required();
+  calibrate_app->add_option("--ranks", calibrate.ranks, "Most ranks at work at once; one per core")
+      ->check(CLI::Range(1, 1024));
+  calibrate_app->add_flag("--quick", calibrate.quick, "Fewer sizes: seconds instead of minutes");
+  calibrate_app->callback([&] { chosen = [&] { return calibrate_command(calibrate, common); }; });
+
+  ValidateOptions validate;
+  CLI::App* validate_app = app.add_subcommand(
+      "validate", "Predict plans, run them on this machine, and compare op by op");
+  validate_app->add_option("scenario", validate.scenario, "Scenario file")->required();
+  validate_app->add_option("--plan", validate.plans, "Plan files; the scenario's own");
+  validate_app->add_flag("--matrix", validate.matrix,
+                         "One plan of each kind that this machine's cores can run");
+  validate_app->add_option("--calibration", validate.calibration,
+                           "Tables of reckon calibrate; nameplate figures");
+  validate_app->add_option("--steps", validate.steps, "Steps to measure, after warm ones")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  validate_app->add_option("--trace", validate.trace,
+                           "Write both timelines of the first plan, for ui.perfetto.dev");
+  validate_app->callback([&] { chosen = [&] { return validate_command(validate, common); }; });
+
   CLI::App* schema = app.add_subcommand("schema", "Print the JSON Schema of scenario files");
   schema->callback([&] { chosen = [&] { return schema_command(); }; });
 

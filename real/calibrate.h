@@ -1,0 +1,57 @@
+// Measures this machine with the trainer's own kernels, groups and steps, as ops of a Program: a
+// list of works and what they took. Knows no model of them.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "hw-models/stack.h"
+#include "real/trainer.h"
+#include "sim/work.h"
+
+namespace reckon::real {
+
+// `seconds`: mean over the ranks of the median over repetitions.
+struct Sample {
+  sim::Work work;
+  double seconds = 0;
+};
+
+struct CalibrationOptions {
+  int ranks = 1;       // at work at once, each measuring the same
+  bool quick = false;  // fewer and smaller sizes
+  // Called before each group of measurements. `done` of `all`.
+  std::function<void(int done, int all)> progress;
+};
+
+// The axes of the tables.
+struct CalibrationAxes {
+  std::vector<std::int64_t> m, n, k;     // of dense products
+  std::vector<std::int64_t> seq, width;  // of attention; width: of query and value together
+  std::vector<std::int64_t> bytes;       // of messages
+};
+CalibrationAxes calibration_axes(bool quick);
+
+// Every point of the axes whose work is below a second on any machine; passes in order.
+std::vector<Sample> measure_products(const CalibrationOptions& options);
+std::vector<Sample> measure_attention(const CalibrationOptions& options);
+// Sizes that are no points of the axes, to judge the tables with.
+std::vector<Sample> measure_other_shapes(const CalibrationOptions& options);
+// Collectives among the ranks, and messages between two of them. Empty for one rank.
+std::vector<Sample> measure_exchanges(const CalibrationOptions& options);
+
+// Every compute op of training steps of small models on `ranks` data-parallel ranks.
+struct StepSamples {
+  std::vector<std::vector<Sample>> models;  // per model, every op of every step and rank
+  double gap = 0;                           // seconds between two ops of a block
+  double per_step = 0;  // seconds of a step outside its blocks and its optimizer
+};
+StepSamples measure_steps(const CalibrationOptions& options, const hw::Cluster& cluster,
+                          const hw::Stack& stack);
+
+// Large blocks of memory are kept for the next op instead of being returned to the system, whose
+// page faults would cost as much as the ops. Once per process, before training or measuring.
+void keep_memory();
+
+}  // namespace reckon::real
