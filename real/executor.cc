@@ -190,12 +190,14 @@ void Executor::run_block(Run& run) {
         for (; i < n; ++i) {
           if (bound.computes[i]) continue;
           wait_for_all(block.ops[i]);
+          if (run.failed) return;
           run_op(run, i);
           signal(i);
         }
       } catch (...) {
         // The compute thread must not wait for ever; it looks for the failure when it wakes.
         transport_.abort("an exchange failed");
+        run.failed = true;
         for (std::uint32_t k = i; k < n; ++k)
           if (!bound.computes[k]) signal(k);
         throw;
@@ -206,7 +208,7 @@ void Executor::run_block(Run& run) {
       if (!bound.computes[i]) continue;
       const sim::Op& op = block.ops[i];
       wait_for_all(op);
-      if (bound.exchanges && exchange_.failed()) exchange_.rethrow();
+      if (run.failed) exchange_.drain();  // throws
       run_op(run, i);
       if (bound.ends_forward[i]) ops_.after_forward(*run.forward, *run.forward_layout, op.part);
       if (bound.ends_backward[i]) {
@@ -215,6 +217,7 @@ void Executor::run_block(Run& run) {
           if (!bound.computes[k] && block.ops[k].part == op.part &&
               (block.ops[k].phase != Phase::F || block.ops[k].recompute))
             wait_for(run, k);
+        if (run.failed) exchange_.drain();
         ops_.after_backward(*run.backward, op.part, bound.weights);
       }
       if (bound.exchanges) signal(i);
@@ -222,6 +225,7 @@ void Executor::run_block(Run& run) {
   } catch (...) {
     if (bound.exchanges) {
       transport_.abort("an op failed");
+      run.failed = true;
       for (std::uint32_t i = 0; i < n; ++i) signal(i);
       try {
         exchange_.drain();

@@ -84,6 +84,7 @@ class Executor {
     const plan::ChunkLayout *forward_layout = nullptr, *backward_layout = nullptr;
     ChunkWeights *forward_weights = nullptr, *backward_weights = nullptr;
     std::unique_ptr<std::atomic<std::uint32_t>[]> done;  // per op
+    std::atomic<bool> failed = false;                    // set before what is not done is signalled
     std::vector<sim::Event>* events = nullptr;           // per op, where recorded
   };
   using Key = std::pair<std::uint16_t, std::uint32_t>;  // chunk, micro-batch

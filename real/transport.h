@@ -26,7 +26,7 @@ class Pending {
   virtual ~Pending() = default;
   // Blocks without burning a core. Throws PeerLost.
   virtual void wait() = 0;
-  // Of a send: the buffer is free again. Does not block.
+  // Whether wait() would return at once: the buffer is free again. Does not block.
   virtual bool done() = 0;
 };
 

@@ -94,7 +94,10 @@ class Control {
 
   // This rank posts nothing more. Every rank's waits, this one's too, throw PeerLost from now on.
   void stop() { say(""); }
-  // The same, with the reason.
+  // The same; the reason is to be told at the end, if nothing says more.
+  void abort(const std::string& reason);
+  std::optional<std::string> abort_reason();
+  // The same as stop(), with the reason.
   void tell(const std::string& reason) { say(reason.empty() ? "no reason given" : reason); }
   // Listens. Throws PeerLost where any rank has stopped.
   void look();
@@ -125,6 +128,7 @@ class Control {
   std::mutex lock_;  // guards what follows
   std::vector<Told> told_;
   std::vector<bool> stopped_;  // by rank
+  std::optional<std::string> abort_reason_;
   Clock::time_point all_stopped_ = Clock::time_point::max();
   char heard_[kReasonBytes] = "";
   MPI_Request listening_ = MPI_REQUEST_NULL;
@@ -146,6 +150,18 @@ void Control::say(const std::string& reason) {
       MPI_Request_free(&sent);
   }
   note(rank_, only_stop ? stop_ : reason_);
+}
+
+void Control::abort(const std::string& reason) {
+  stop();
+  const std::lock_guard guard(lock_);
+  // Where others have stopped before, this is a consequence.
+  if (told_.front().rank == rank_ && !abort_reason_) abort_reason_ = reason;
+}
+
+std::optional<std::string> Control::abort_reason() {
+  const std::lock_guard guard(lock_);
+  return abort_reason_;
 }
 
 void Control::note(int rank, const char* reason) {
@@ -225,27 +241,22 @@ class MpiPending final : public Pending {
 };
 
 void MpiPending::wait() {
-  BackOff back_off;
-  for (Piece& piece : pieces_) {
-    MPI_Status status;
-    for (int done = 0; !done;) {
-      ok(MPI_Test(&piece.request, &done, &status));
-      if (done) break;
-      back_off.pause();
-      if (back_off.slept()) control_.look();
-    }
-    int bytes = piece.bytes;
-    if (!sends_) ok(MPI_Get_count(&status, MPI_BYTE, &bytes));
-    check(bytes == piece.bytes, "both ends of a message agree on its size");
+  for (BackOff back_off; !done();) {
+    back_off.pause();
+    if (back_off.slept()) control_.look();
   }
-  pieces_.clear();
 }
 
 bool MpiPending::done() {
-  for (Piece& piece : pieces_) {
+  for (; !pieces_.empty(); pieces_.pop_back()) {
+    Piece& piece = pieces_.back();
+    MPI_Status status;
     int over = 0;
-    ok(MPI_Test(&piece.request, &over, MPI_STATUS_IGNORE));
+    ok(MPI_Test(&piece.request, &over, &status));
     if (!over) return false;
+    int bytes = piece.bytes;
+    if (!sends_) ok(MPI_Get_count(&status, MPI_BYTE, &bytes));
+    check(bytes == piece.bytes, "both ends of a message agree on its size");
   }
   return true;
 }
@@ -293,7 +304,7 @@ class MpiTransport final : public Transport {
       return MPI_Irecv(static_cast<char*>(bytes) + at, n, MPI_BYTE, from, p.tag, p.comm, request);
     });
   }
-  void abort(const std::string& reason) override { control_.tell(reason); }
+  void abort(const std::string& reason) override { control_.abort(reason); }
 
  private:
   struct Place {
@@ -417,11 +428,14 @@ void run_mpi(const std::function<void(Transport&)>& body) {
     MpiTransport transport(communicators(), control);
     rank = transport.rank();
     body(transport);
+    const auto reason = control.abort_reason();
+    if (reason) throw PeerLost(*reason);
     failed = false;
   } catch (const MpiError& e) {
     control.tell(e.what());
   } catch (const PeerLost& e) {
-    if (!control.heard()) control.tell(e.what());
+    const auto reason = control.abort_reason();
+    if (reason || !control.heard()) control.tell(reason.value_or(e.what()));
   } catch (const InputError& e) {
     code = 2;
     control.tell(e.what());

@@ -53,8 +53,8 @@ inline std::optional<std::string> collective_error(Group& group, const std::vect
     const unsigned kind = random() % 8;
     return kind == 0  ? 0u
            : kind < 5 ? random() % 40
-           : kind < 7 ? random() % 6000
-                      : random() % 50000;
+           : kind < 7 ? random() % 3000
+                      : random() % 15000;
   };
   const auto all = [&]<class T>(T, std::size_t n) {
     std::vector<std::vector<T>> x;

@@ -3,6 +3,9 @@
 //   mpi_ranks messages        messages of all sizes and tags, from several threads
 //   mpi_ranks HOW             fails during an all_reduce: killed, throws, refuses (InputError on
 //                             every rank), aborts
+//   mpi_ranks train STEPS [DIRECTORY [STEP]]   a training run of 4 ranks, see trained_digest.h;
+//   rank 2
+//                             is killed during step STEP
 //   mpi_ranks bench BYTES     all_reduce and ping-pong
 #include <signal.h>
 #include <unistd.h>
@@ -15,6 +18,7 @@
 
 #include "sim/input_error.h"
 #include "tests/real/collectives.h"
+#include "tests/real/trained_digest.h"
 
 using namespace reckon;
 using namespace reckon::real;
@@ -109,6 +113,21 @@ void fail(Transport& t, const std::string& how) {
   }
 }
 
+void train(Transport& t, const std::vector<std::string>& arguments) {
+  const std::string directory = arguments.size() > 1 ? arguments[1] : "";
+  const std::int64_t killed = arguments.size() > 2 ? std::stoll(arguments[2]) : -1;
+  std::thread killer;
+  const std::uint64_t digest =
+      trained_digest(t, std::stoll(arguments.at(0)), directory, [&](std::int64_t done) {
+        if (t.rank() != 2 || done != killed) return;
+        killer = std::thread([] {
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));
+          ::kill(::getpid(), SIGKILL);
+        });
+      });
+  std::printf("rank %d digest %s\n", t.rank(), checksum_text(digest).c_str());
+}
+
 void bench(Transport& t, std::size_t bytes) {
   const auto world = make_group(t, all_ranks(t), 0);
   std::vector<float> values(bytes / sizeof(float) + 1, 0);
@@ -149,6 +168,8 @@ int main(int argc, char** argv) {
       collectives(t);
     else if (what == "messages")
       messages(t);
+    else if (what == "train")
+      train(t, {argv + 2, argv + argc});
     else if (what == "bench")
       bench(t, argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 8);
     else

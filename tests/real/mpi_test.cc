@@ -11,27 +11,29 @@
 
 #include "real/transport.h"
 #include "sim/input_error.h"
+#include "tests/real/temporary_folder.h"
+#include "tests/real/trained_digest.h"
 
 using namespace reckon;
 using namespace reckon::real;
 
 namespace {
 
-struct Outcome {
+struct Ended {
   int code = -1;
   std::string text;  // stdout and stderr
   double seconds = 0;
 };
 
 // `mpirun -np RANKS mpi_ranks ARGUMENTS`
-Outcome mpirun(int ranks, const std::string& arguments) {
+Ended mpirun(int ranks, const std::string& arguments) {
   // More ranks than cores; root in a container; Open MPI's own leaks are not ours.
   const std::string command =
       "ASAN_OPTIONS=detect_leaks=0 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
       "timeout 120 '" RECKON_MPIRUN "' --oversubscribe -np " +
       std::to_string(ranks) + " '" RECKON_MPI_RANKS "' " + arguments + " 2>&1 </dev/null";
   const auto start = std::chrono::steady_clock::now();
-  Outcome out;
+  Ended out;
   std::FILE* pipe = ::popen(command.c_str(), "r");
   REQUIRE(pipe != nullptr);
   char buffer[4096];
@@ -65,7 +67,7 @@ TEST_CASE("without MPI at build time run_mpi says so") {
 TEST_CASE("collectives over MPI equal their definitions, bit for bit, as local ones do") {
   if (no_mpi()) return;
   for (int ranks : {1, 4, 5}) {
-    const Outcome out = mpirun(ranks, "collectives");
+    const Ended out = mpirun(ranks, "collectives");
     INFO(out.text);
     CHECK(out.code == 0);
     CHECK(count(out.text, "done\n") == ranks);
@@ -74,7 +76,7 @@ TEST_CASE("collectives over MPI equal their definitions, bit for bit, as local o
 
 TEST_CASE("messages over MPI keep their order, whatever size and tag") {
   if (no_mpi()) return;
-  const Outcome out = mpirun(3, "messages");
+  const Ended out = mpirun(3, "messages");
   INFO(out.text);
   CHECK(out.code == 0);
   CHECK(count(out.text, "done\n") == 3);
@@ -82,7 +84,7 @@ TEST_CASE("messages over MPI keep their order, whatever size and tag") {
 
 TEST_CASE("a killed rank ends the job within seconds, named") {
   if (no_mpi()) return;
-  const Outcome out = mpirun(4, "killed");
+  const Ended out = mpirun(4, "killed");
   INFO(out.text);
   CHECK(out.code != 0);
   CHECK(out.seconds < 15);
@@ -94,7 +96,7 @@ TEST_CASE("a killed rank ends the job within seconds, named") {
 TEST_CASE("a rank that throws ends the job: all unwind, one says why") {
   if (no_mpi()) return;
   for (const bool throws : {true, false}) {
-    const Outcome out = mpirun(4, throws ? "throws" : "aborts");
+    const Ended out = mpirun(4, throws ? "throws" : "aborts");
     INFO(out.text);
     CHECK(out.code == 1);
     CHECK(out.seconds < 15);
@@ -107,9 +109,42 @@ TEST_CASE("a rank that throws ends the job: all unwind, one says why") {
 
 TEST_CASE("bad input that every rank sees is reported once, with exit code 2") {
   if (no_mpi()) return;
-  const Outcome out = mpirun(4, "refuses");
+  const Ended out = mpirun(4, "refuses");
   INFO(out.text);
   CHECK(out.code == 2);
   CHECK(count(out.text, ": file.json:3: expected a number\n") == 1);
   CHECK(count(out.text, "unwound\n") == 4);
+}
+
+TEST_CASE("training over MPI ends with the same bits as over threads, also after a kill -9") {
+  if (no_mpi()) return;
+  constexpr int kSteps = 6;
+  std::string digests[4];
+  run_local(4, [&](Transport& t) {
+    digests[t.rank()] = "rank " + std::to_string(t.rank()) + " digest " +
+                        checksum_text(trained_digest(t, kSteps)) + "\n";
+  });
+  const auto all_equal = [&](const Ended& out) {
+    for (const std::string& digest : digests)
+      if (count(out.text, digest) != 1) return false;
+    return out.code == 0;
+  };
+  const std::string train = "train " + std::to_string(kSteps);
+  const Ended whole = mpirun(4, train);
+  INFO(whole.text);
+  CHECK(all_equal(whole));
+
+  const TemporaryFolder folder;
+  const Ended killed = mpirun(4, train + " " + folder.path + " 4");
+  INFO(killed.text);
+  CHECK(killed.code != 0);
+  CHECK(killed.seconds < 20);
+  CHECK(count(killed.text, "signal 9 (Killed)") == 1);
+  const auto newest = Checkpoint::newest(folder.path, nullptr);
+  REQUIRE(newest);
+  CHECK(newest->step() >= 4);
+  CHECK(newest->step() < kSteps);
+  const Ended resumed = mpirun(4, train + " " + folder.path);
+  INFO(resumed.text);
+  CHECK(all_equal(resumed));
 }
