@@ -11,6 +11,13 @@ namespace reckon::hw {
 
 // ---- interpolation
 
+double operand_bytes(const sim::MatMul& op) {
+  const double m = static_cast<double>(op.m), n = static_cast<double>(op.n),
+               k = static_cast<double>(op.k);
+  const double weights = op.pass == sim::Pass::WeightGrad ? 2 : 1;
+  return 4 * (m * k + m * n + weights * n * k);
+}
+
 namespace {
 
 // Where x lies on an ascending axis: between points i and i + 1, at the fraction t on log scale;
@@ -54,7 +61,8 @@ double product_seconds(const MeasuredProduct& p, const sim::MatMul& op) {
         return p.seconds[(i[0] * p.n.size() + i[1]) * p.k.size() + i[2]] /
                (p.m[i[0]] * p.n[i[1]] * p.k[i[2]]);
       });
-  return rate * m * n * k * static_cast<double>(op.batch);
+  return (rate * m * n * k + p.per_call.si + p.per_byte * operand_bytes(op)) *
+         static_cast<double>(op.batch);
 }
 
 const MeasuredProduct* find_product(const MeasuredLevel& level, sim::Pass pass, sim::DType dtype) {
@@ -123,7 +131,7 @@ struct CostOf {
                             return a.seconds[i[0] * a.width.size() + i[1]];
                           });
       return compute(per_pair * sim::visible_pairs(op) * static_cast<double>(op.batch * op.heads) +
-                     a.call.si);
+                     a.per_call.si);
     }
     return std::nullopt;
   }
@@ -219,6 +227,8 @@ static void fields(V& v, MeasuredCurve& c) {
 template <class V>
 static void fields(V& v, MeasuredProduct& p) {
   v("pass", p.pass, {.doc = "which product of the linear map", .required = true});
+  v("per_call", p.per_call, {.doc = "once per product", .required = true, .max = 1});
+  v("per_byte", p.per_byte, {.doc = "seconds per byte of operands", .required = true, .max = 1e-6});
   v("dtype", p.dtype, {.doc = "of the operands", .required = true});
   v("m", p.m, kAxis);
   v("n", p.n, kAxis);
@@ -228,7 +238,7 @@ static void fields(V& v, MeasuredProduct& p) {
 template <class V>
 static void fields(V& v, MeasuredAttention& a) {
   v("backward", a.backward, {.doc = "of the pass", .required = true});
-  v("call", a.call, {.doc = "once per op", .required = true, .max = 1});
+  v("per_call", a.per_call, {.doc = "once per op", .required = true, .max = 1});
   v("seq", a.seq, kAxis);
   v("width", a.width, kAxis);
   v("seconds", a.seconds,

@@ -27,6 +27,8 @@ struct MeasuredProduct {
   sim::Pass pass = sim::Pass::Forward;
   sim::DType dtype = sim::DType::Fp32;
   std::vector<double> m, n, k, seconds;
+  Seconds per_call;     // and once per product,
+  double per_byte = 0;  // and seconds per byte of its operands, which a step finds colder
 };
 
 // Seconds per visible (query, key) pair and head of one attention, at every seq x width of the
@@ -34,7 +36,7 @@ struct MeasuredProduct {
 struct MeasuredAttention {
   bool backward = false;
   std::vector<double> seq, width, seconds;
-  Seconds call;  // and once per op
+  Seconds per_call;  // and once per op
 };
 
 struct MeasuredMemory {
@@ -74,6 +76,9 @@ ordered_json to_json(const MeasuredDevice& device);
 
 // What an op costs there; nothing where the tables have no such op.
 std::optional<sim::OpCost> measured_cost(const MeasuredLevel& level, const sim::Work& work);
+
+// Of fp32 operands: both inputs and the result; a weight gradient's result is read and written.
+double operand_bytes(const sim::MatMul& op);
 
 double read_curve(const MeasuredCurve& curve, double bytes);
 

@@ -19,6 +19,7 @@
 #include "planner/table.h"
 #include "planner/validate.h"
 #include "real/calibrate.h"
+#include "real/machine.h"
 #include "sim/input_error.h"
 #include "sim/trace.h"
 

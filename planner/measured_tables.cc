@@ -1,7 +1,10 @@
 #include "planner/measured_tables.h"
 
+#include <Eigen/Dense>
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <tuple>
 
@@ -91,50 +94,87 @@ std::vector<hw::MeasuredMemory> memory_tables(const Models& models) {
   return tables;
 }
 
+// Least squares of t = sum_j x_j f_j with no x_j below 0, by trying every set of features: they are
+// few. Rows count by 1 / t, between relative errors (small ops) and absolute ones (large ops).
+Eigen::VectorXd nonnegative_fit(const Eigen::MatrixXd& features, const Eigen::VectorXd& t) {
+  const Eigen::VectorXd weight = t.cwiseInverse().cwiseSqrt();
+  const Eigen::Index n = features.cols();
+  Eigen::VectorXd best = Eigen::VectorXd::Zero(n);
+  double smallest = std::numeric_limits<double>::infinity();
+  for (unsigned set = 1; set < (1u << n); ++set) {
+    std::vector<Eigen::Index> used;
+    for (Eigen::Index j = 0; j < n; ++j)
+      if ((set >> j) & 1) used.push_back(j);
+    const Eigen::MatrixXd part = weight.asDiagonal() * features(Eigen::all, used);
+    const Eigen::VectorXd wanted = weight.cwiseProduct(t);
+    const Eigen::VectorXd x = part.colPivHouseholderQr().solve(wanted);
+    const double error = (part * x - wanted).squaredNorm();
+    if (x.minCoeff() < 0 || error >= smallest) continue;
+    smallest = error;
+    best.setZero();
+    for (std::size_t j = 0; j < used.size(); ++j) best[used[j]] = x[static_cast<Eigen::Index>(j)];
+  }
+  return best;
+}
+
+// Rows of a fit.
+struct Rows {
+  std::vector<std::array<double, 3>> features;
+  std::vector<double> seconds;
+  void add(const std::array<double, 3>& f, double t) {
+    features.push_back(f);
+    seconds.push_back(t);
+  }
+  // The table as it is where there are no rows.
+  Eigen::VectorXd solve() const {
+    if (seconds.size() < 6) return Eigen::Vector3d(1, 0, 0);
+    Eigen::MatrixXd f(seconds.size(), 3);
+    Eigen::VectorXd t(seconds.size());
+    for (std::size_t i = 0; i < seconds.size(); ++i) {
+      const auto row = static_cast<Eigen::Index>(i);
+      for (Eigen::Index j = 0; j < 3; ++j) f(row, j) = features[i][static_cast<std::size_t>(j)];
+      t[row] = seconds[i];
+    }
+    // Columns of one size, so that the solver sees none as noise.
+    const Eigen::VectorXd size = f.colwise().norm().transpose().cwiseMax(1e-30);
+    return nonnegative_fit(f * size.cwiseInverse().asDiagonal(), t).cwiseQuotient(size);
+  }
+};
+
 // Isolated kernels run on warmer caches than those of a step, whose operands another op has just
-// written and whose results are fresh memory. What a step's own products and attentions take, by
-// family, as seconds = factor * table + more: least squares of relative errors.
+// written, whose weights were last read a pass ago, and whose results are fresh memory. What the
+// steps' own products and attentions take:  factor * table + per_call + per_byte * operands.
 void to_training_regime(hw::MeasuredLevel& level, const Models& models) {
   hw::MeasuredLevel bare = level;
   bare.gap = Seconds(0);
-  struct Sums {
-    double tt = 0, t1 = 0, t = 0, one = 0, n = 0;  // of table / measured and 1 / measured
-    void add(double table, double calls, double measured) {
-      const double x = table / measured, y = calls / measured;
-      tt += x * x, t1 += x * y, t += x, one += y * y, n += y;
-    }
-    // Neither is negative.
-    std::pair<double, double> solve() const {
-      if (tt <= 0) return {1, 0};
-      const double det = tt * one - t1 * t1;
-      double factor = det > 1e-12 * tt * one ? (t * one - n * t1) / det : t / tt;
-      double more = det > 1e-12 * tt * one ? (n * tt - t * t1) / det : 0;
-      if (more < 0) factor = t / tt, more = 0;
-      if (factor <= 0) factor = 1, more = 0;
-      return {factor, more};
-    }
-  };
-  std::map<sim::Pass, Sums> products;
-  std::map<bool, Sums> attention;
+  std::map<sim::Pass, Rows> products;
+  std::map<bool, Rows> attention;
   for (const auto* model : models)
     for (const real::Sample& s : *model) {
-      const double table =
-          hw::measured_cost(bare, s.work) ? hw::measured_cost(bare, s.work)->alone.si : 0;
+      const auto cost = hw::measured_cost(bare, s.work);
+      if (!cost) continue;
       if (const auto* p = std::get_if<sim::MatMul>(&s.work))
-        products[p->pass].add(table, 1, s.seconds);
-      if (const auto* g = std::get_if<sim::GroupedMatMul>(&s.work))
-        products[g->pass].add(table, static_cast<double>(g->groups), s.seconds);
+        products[p->pass].add({cost->alone.si, 1, hw::operand_bytes(*p)}, s.seconds);
+      if (const auto* g = std::get_if<sim::GroupedMatMul>(&s.work)) {
+        const double groups = static_cast<double>(g->groups);
+        const sim::MatMul one{.m = g->m / g->groups, .n = g->n, .k = g->k, .pass = g->pass};
+        products[g->pass].add({cost->alone.si, groups, groups * hw::operand_bytes(one)}, s.seconds);
+      }
       if (const auto* a = std::get_if<sim::Attention>(&s.work))
-        attention[a->backward].add(table, 1, s.seconds);
+        attention[a->backward].add({cost->alone.si, 1, 0}, s.seconds);
     }
   for (hw::MeasuredProduct& t : level.products) {
-    const auto [factor, more] = products[t.pass].solve();
-    for (double& x : t.seconds) x = factor * x + more;
+    const Eigen::VectorXd x = products[t.pass].solve();
+    if (x[0] > 0)
+      for (double& seconds : t.seconds) seconds *= x[0];
+    t.per_call = Seconds(x[1]);
+    t.per_byte = x[2];
   }
   for (hw::MeasuredAttention& t : level.attention) {
-    const auto [factor, more] = attention[t.backward].solve();
-    for (double& x : t.seconds) x *= factor;
-    t.call = Seconds(more);
+    const Eigen::VectorXd x = attention[t.backward].solve();
+    if (x[0] > 0)
+      for (double& seconds : t.seconds) seconds *= x[0];
+    t.per_call = Seconds(x[1]);
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "planner/backtest.h"
 #include "planner/feasible.h"
+#include "real/machine.h"
 #include "sim/folded_timeline.h"
 
 namespace reckon::plan {
@@ -63,6 +64,7 @@ Measured run(const real::Job& job, const ValidationOptions& options, std::size_t
   std::map<std::string, std::uint32_t> label_index;
   out.events.resize(static_cast<std::size_t>(options.steps));
   real::run_local(world_size(job.plan), [&](real::Transport& transport) {
+    real::stay_on_core(transport.rank(), transport.size());
     real::Trainer trainer(job, transport);
     for (int i = 0; i < options.warm_steps; ++i) trainer.step();
     trainer.meter().reset_peak();

@@ -1,7 +1,5 @@
 #include "real/calibrate.h"
 
-#include <malloc.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -9,6 +7,7 @@
 #include <random>
 
 #include "real/kernels.h"
+#include "real/machine.h"
 
 namespace reckon::real {
 
@@ -61,6 +60,7 @@ std::vector<Sample> timed(const CalibrationOptions& options,
   std::vector<Sample> samples;
   std::mutex mutex;
   run_local(options.ranks, [&](Transport& transport) {
+    stay_on_core(transport.rank(), transport.size());
     std::vector<int> all;
     for (int r = 0; r < transport.size(); ++r) all.push_back(r);
     const auto world = make_group(transport, all, 0);
@@ -314,6 +314,7 @@ StepSamples measure_steps(const CalibrationOptions& options, const hw::Cluster& 
     job.plan.layout = plan::balanced_layout({.layers = job.model.layers}, 1);
     std::mutex mutex;
     run_local(options.ranks, [&](Transport& transport) {
+      stay_on_core(transport.rank(), transport.size());
       Trainer trainer(job, transport);
       trainer.step();
       for (int i = 0; i < (options.quick ? 2 : 4); ++i) {
@@ -346,12 +347,6 @@ StepSamples measure_steps(const CalibrationOptions& options, const hw::Cluster& 
   out.gap = gaps / std::max(1.0, gap_count);
   out.per_step = std::max(0.0, outside / steps - gaps / steps);
   return out;
-}
-
-void keep_memory() {
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  mallopt(M_TOP_PAD, 64 << 20);
 }
 
 }  // namespace reckon::real

@@ -50,8 +50,4 @@ struct StepSamples {
 StepSamples measure_steps(const CalibrationOptions& options, const hw::Cluster& cluster,
                           const hw::Stack& stack);
 
-// Large blocks of memory are kept for the next op instead of being returned to the system, whose
-// page faults would cost as much as the ops. Once per process, before training or measuring.
-void keep_memory();
-
 }  // namespace reckon::real

@@ -117,7 +117,6 @@ Executor::Bound Executor::bind(const sim::Block& block, bool optimizer) {
     const bool computes =
         optimizer || op.stream == Stream::Compute || op.stream == Stream::Compute2;
     b.computes.push_back(computes);
-    b.exchanges |= !computes;
     b.weights |= op.phase == Phase::W;
     const auto it = std::find(labels_.begin(), labels_.end(), op.label);
     b.label.push_back(static_cast<std::uint32_t>(it - labels_.begin()));
@@ -125,6 +124,21 @@ Executor::Bound Executor::bind(const sim::Block& block, bool optimizer) {
     if (!computes || op.part < 0) continue;
     const bool forward = op.phase == Phase::F && !op.recompute;
     (forward ? last_forward : last_backward)[op.part] = i;
+  }
+  b.here = b.computes;
+  std::uint32_t last_here = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    b.here_before.push_back(last_here);
+    if (b.computes[i]) continue;
+    std::size_t next = i + 1;
+    while (next < n && !b.computes[next]) ++next;
+    if (next < n) {
+      const sim::Op& op = block.ops[next];
+      const auto* w = block.waits.data() + op.first_wait;
+      b.here[i] = std::find(w, w + op.waits, i) != w + op.waits;
+    }
+    if (b.here[i]) last_here = static_cast<std::uint32_t>(i) + 1;
+    b.elsewhere |= !b.here[i];
   }
   for (const auto& [part, i] : last_forward) b.ends_forward[i] = 1;
   for (const auto& [part, i] : last_backward) b.ends_backward[i] = 1;
@@ -180,16 +194,23 @@ void Executor::run_block(Run& run) {
     run.done[i].store(1, std::memory_order_release);
     run.done[i].notify_all();
   };
-  const auto wait_for_all = [&](const sim::Op& op) {
+  const auto wait_for_all = [&](std::uint32_t i) {
+    const sim::Op& op = block.ops[i];
     for (std::uint32_t w = 0; w < op.waits; ++w) wait_for(run, block.waits[op.first_wait + w]);
   };
-  if (bound.exchanges)
+  // Exchanges keep their order, on whichever thread: all members of a group see the same.
+  const auto wait_for_earlier_exchanges = [&](std::uint32_t i) {
+    for (std::uint32_t k = 0; k < i; ++k)
+      if (!bound.here[k]) wait_for(run, k);
+  };
+  if (bound.elsewhere)
     exchange_.post([&] {
       std::uint32_t i = 0;
       try {
         for (; i < n; ++i) {
-          if (bound.computes[i]) continue;
-          wait_for_all(block.ops[i]);
+          if (bound.here[i]) continue;
+          wait_for_all(i);
+          if (bound.here_before[i] > 0) wait_for(run, bound.here_before[i] - 1);
           if (run.failed) return;
           run_op(run, i);
           signal(i);
@@ -199,31 +220,34 @@ void Executor::run_block(Run& run) {
         transport_.abort("an exchange failed");
         run.failed = true;
         for (std::uint32_t k = i; k < n; ++k)
-          if (!bound.computes[k]) signal(k);
+          if (!bound.here[k]) signal(k);
         throw;
       }
     });
   try {
     for (std::uint32_t i = 0; i < n; ++i) {
-      if (!bound.computes[i]) continue;
+      if (!bound.here[i]) continue;
       const sim::Op& op = block.ops[i];
-      wait_for_all(op);
-      if (run.failed) exchange_.drain();  // throws
+      if (bound.elsewhere) {
+        wait_for_all(i);
+        if (!bound.computes[i]) wait_for_earlier_exchanges(i);
+        if (run.failed) exchange_.drain();  // throws
+      }
       run_op(run, i);
       if (bound.ends_forward[i]) ops_.after_forward(*run.forward, *run.forward_layout, op.part);
       if (bound.ends_backward[i]) {
         // An exchange that no op of this block waits for may still be writing.
         for (std::uint32_t k = 0; k < i; ++k)
-          if (!bound.computes[k] && block.ops[k].part == op.part &&
+          if (!bound.here[k] && block.ops[k].part == op.part &&
               (block.ops[k].phase != Phase::F || block.ops[k].recompute))
             wait_for(run, k);
         if (run.failed) exchange_.drain();
         ops_.after_backward(*run.backward, op.part, bound.weights);
       }
-      if (bound.exchanges) signal(i);
+      if (bound.elsewhere) signal(i);
     }
   } catch (...) {
-    if (bound.exchanges) {
+    if (bound.elsewhere) {
       transport_.abort("an op failed");
       run.failed = true;
       for (std::uint32_t i = 0; i < n; ++i) signal(i);
@@ -234,7 +258,7 @@ void Executor::run_block(Run& run) {
     }
     throw;
   }
-  if (bound.exchanges) exchange_.drain();
+  if (bound.elsewhere) exchange_.drain();
 }
 
 // ---- messages

@@ -70,11 +70,15 @@ class Executor {
   struct Bound {
     const sim::Block* block = nullptr;
     std::vector<Ops::Action> actions;
-    std::vector<char> computes;        // runs on the compute thread
-    std::vector<std::uint32_t> label;  // into labels_
+    std::vector<char> computes;  // is of a compute stream
+    // Runs on the compute thread: its own ops, and exchanges that nothing could hide because the
+    // next compute op waits for them (waking another thread twice would cost more than most take).
+    std::vector<char> here;
+    std::vector<std::uint32_t> here_before;  // last exchange before it that runs here, plus 1; or 0
+    std::vector<std::uint32_t> label;        // into labels_
     // After this op a part of the chunk is through: its forward, or its backward ops.
     std::vector<char> ends_forward, ends_backward;
-    bool exchanges = false;  // has ops of the exchange thread
+    bool elsewhere = false;  // has ops of the exchange thread
     bool weights = false;    // its backward ops include weight gradients
   };
   // One run of a block: what its two threads share.

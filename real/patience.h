@@ -24,7 +24,7 @@ class Patience {
   using Clock = std::chrono::steady_clock;
   // About what going to sleep and being woken costs, so that waiting costs at most twice what the
   // better choice would have (Karlin et al. 1991, "Empirical studies of competitive spinning").
-  static constexpr std::chrono::microseconds kLook{8};
+  static constexpr std::chrono::microseconds kLook{50};
   // A yield that returns later than this let another thread run: cores are short.
   static constexpr std::chrono::microseconds kOthersRan{2};
 
