@@ -25,6 +25,14 @@ Floats zeros(Index n) {
   return Floats(static_cast<std::size_t>(n));
 }
 
+Doubles transposed(const Doubles& x, Index rows, Index cols) {
+  Doubles t(x.size());
+  for (Index i = 0; i < rows; ++i)
+    for (Index j = 0; j < cols; ++j)
+      t[static_cast<std::size_t>(j * rows + i)] = x[static_cast<std::size_t>(i * cols + j)];
+  return t;
+}
+
 // The reference's rounding of blocks: value of the nearest code times the block's scale.
 Doubles rounded_blocks(const Floats& x, Index m, Index n, Index block_rows, Index block_cols) {
   Doubles out(x.size());
@@ -59,6 +67,22 @@ TEST_CASE("linear layers multiply, at odd sizes too") {
     Floats y = zeros(s.m * s.n);
     cpu::linear_forward(s, o.x.data(), o.w.data(), y.data());
     CHECK(relative_error(y, linear(widen(o.x), widen(o.w), s.m, s.n, s.k)) < 2e-6);
+  }
+}
+
+TEST_CASE("every small number of rows, of which some take their own path") {
+  for (Index m = 1; m <= 70; ++m) {
+    CAPTURE(m);
+    const LinearShape s{m, 33, 29};
+    const Operands o = operands(s);
+    Floats y(static_cast<std::size_t>(m * s.n), std::nanf("")), dw = o.w;
+    cpu::linear_forward(s, o.x.data(), o.w.data(), y.data());
+    CHECK(relative_error(y, linear(widen(o.x), widen(o.w), s.m, s.n, s.k)) < 2e-6);
+    cpu::linear_weight_grad(s, o.dy.data(), o.x.data(), dw.data());
+    Doubles expected =
+        linear(transposed(widen(o.dy), s.m, s.n), transposed(widen(o.x), s.m, s.k), s.n, s.k, s.m);
+    for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += static_cast<double>(o.w[i]);
+    CHECK(relative_error(dw, expected) < 2e-6);
   }
 }
 
@@ -125,13 +149,6 @@ TEST_CASE("fp8 products round each operand along the summed dimension, then sum 
     CHECK(relative_error(y, linear(rounded_blocks(o.x, s.m, s.k, 1, 128), w, s.m, s.n, s.k)) <
           2e-6);
 
-    const auto transposed = [](const Doubles& x, Index rows, Index cols) {
-      Doubles t(x.size());
-      for (Index i = 0; i < rows; ++i)
-        for (Index j = 0; j < cols; ++j)
-          t[static_cast<std::size_t>(j * rows + i)] = x[static_cast<std::size_t>(i * cols + j)];
-      return t;
-    };
     cpu::linear_input_grad(s, o.dy.data(), o.w.data(), dx.data());
     CHECK(relative_error(dx, linear(rounded_blocks(o.dy, s.m, s.n, 1, 128), transposed(w, s.n, s.k),
                                     s.m, s.k, s.n)) < 2e-6);
