@@ -12,6 +12,9 @@
 // than by their launch.
 #pragma once
 
+#include <optional>
+
+#include "hw-models/routing.h"
 #include "planner/block_writer.h"
 #include "planner/groups.h"
 #include "planner/model.h"
@@ -91,7 +94,9 @@ class LayerOps {
   void activation(const char* label, double rows, std::int64_t width, bool backward, bool routed);
 
   double router_bytes(double passes) const;
-  double received_tokens() const;  // distinct tokens that this rank's experts receive
+  double received_tokens();  // distinct tokens that this rank's experts receive
+  hw::Routing routing() const;
+  const hw::Footprint& footprint();  // of routing(), worked out once
   bool recomputes(std::uint32_t module) const;
   bool gated() const { return is_gated(model_.mlp); }
   bool reckon() const { return stack_.reckon_ops; }
@@ -113,6 +118,7 @@ class LayerOps {
   const Groups& groups_;
   int seq_;
   RankShape shape_;
+  std::optional<hw::Footprint> footprint_;
   BlockWriter& out_;
   // Second gathers of forward inputs, which weight gradients of the same block wait for.
   std::uint32_t attention_again_ = BlockWriter::kNoOp, mlp_again_ = BlockWriter::kNoOp;
