@@ -35,8 +35,15 @@ struct SyncCost {
 }  // namespace
 
 FoldedRun run_folded(const Program& program, BlockTimes& times) {
+  FoldedRun run;
+  run_folded(program, times, run);
+  return run;
+}
+
+void run_folded(const Program& program, BlockTimes& times, FoldedRun& run) {
   const std::size_t roles = program.roles.size();
   std::vector<const BlockTime*> block_time;
+  block_time.reserve(program.blocks.size());
   for (const auto& b : program.blocks) block_time.push_back(&times.of(b));
   std::vector<OpCost> work_cost;
   std::vector<SimTime> work_time;
@@ -45,10 +52,17 @@ FoldedRun run_folded(const Program& program, BlockTimes& times) {
     work_time.push_back(ticks(work_cost.back().alone));
   }
 
-  FoldedRun run;
-  run.roles.resize(roles);
+  run.end = {};
+  run.slowest = 0;
+  run.roles.assign(roles, {});
   run.slots.resize(roles);
   run.tail_start.resize(roles);
+  // What the last message to a block took on its way beside the block; most of them are alike.
+  struct Flight {
+    std::uint32_t work = ~0u;
+    SimTime time;
+  };
+  std::vector<Flight> flight(program.blocks.size());
   std::vector<SimTime> clock(roles);
   std::vector<std::size_t> next(roles, 0), next_sync(roles, 0);
   std::vector<SimTime> data_free(roles);  // when the role's Data stream is free
@@ -93,8 +107,13 @@ FoldedRun run_folded(const Program& program, BlockTimes& times) {
             break;
           }
           SimTime arrival = run.slots[m.role][m.slot].end;
-          if (!program.blocking_messages)
-            arrival += stretched(work_time[m.work], bt.nic_share * work_cost[m.work].nic_share);
+          if (!program.blocking_messages) {
+            Flight& f = flight[slot.block];
+            if (f.work != m.work)
+              f = {m.work,
+                   stretched(work_time[m.work], bt.nic_share * work_cost[m.work].nic_share)};
+            arrival += f.time;
+          }
           ready = std::max(ready, arrival);
         }
         if (blocked) break;
@@ -168,7 +187,6 @@ FoldedRun run_folded(const Program& program, BlockTimes& times) {
     }
   }
   for (std::size_t r = 0; r < roles; ++r) run.roles[r].idle = run.end - clock[r];
-  return run;
 }
 
 }  // namespace reckon::sim

@@ -57,4 +57,7 @@ struct FoldedRun {
 // Errors: a Program whose slots wait for each other in a circle is a broken invariant.
 FoldedRun run_folded(const Program& program, BlockTimes& times);
 
+// The same into `run`, whose storage is used again.
+void run_folded(const Program& program, BlockTimes& times, FoldedRun& run);
+
 }  // namespace reckon::sim
