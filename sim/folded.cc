@@ -15,8 +15,14 @@ namespace reckon::sim {
 const BlockTime& BlockTimes::of(const std::shared_ptr<const Block>& block) {
   const auto it = entries_.find(block.get());
   if (it != entries_.end()) return it->second.time;
-  return entries_.emplace(block.get(), Entry{block, time_block(*block, cost_of_, host_per_kernel_)})
+  const CostOf known = [this](const Work& work) { return cost(work); };
+  return entries_.emplace(block.get(), Entry{block, time_block(*block, known, host_per_kernel_)})
       .first->second.time;
+}
+
+const OpCost& BlockTimes::cost(const Work& work) {
+  const auto it = costs_.find(work);
+  return it != costs_.end() ? it->second : costs_.emplace(work, cost_of_(work)).first->second;
 }
 
 namespace {
