@@ -10,6 +10,16 @@ using sim::MemoryKind;
 using sim::Pass;
 using sim::Stream;
 
+hw::Routing routing(const ModelShape& model, const Plan& plan, const Groups& groups) {
+  const Moe& moe = *model.moe;
+  return {.experts = moe.experts,
+          .top_k = moe.top_k,
+          .ranks = plan.ep,
+          .ranks_per_node = groups.ep.per_node,
+          .groups = moe.groups,
+          .limited_groups = moe.limited_groups};
+}
+
 std::uint32_t LayerOps::token_exchange(const char* label, bool combine, double element_bytes) {
   const Moe& moe = *model_.moe;
   if (plan_.ep == 1) return BlockWriter::kNoOp;
@@ -18,10 +28,11 @@ std::uint32_t LayerOps::token_exchange(const char* label, bool combine, double e
   const double scales = element_bytes < 2 ? 4.0 / 128 : 0;
   const Bytes per_token(model_.hidden * (element_bytes + scales) +
                         (combine ? 0 : 12.0 * moe.top_k));
-  return out_.communicate(label,
-                          hw::token_exchange(routing(), footprint(), tokens, per_token, groups_.ep, combine,
-                                             stack_.dispatcher != hw::Dispatcher::AllToAll),
-                          Stream::Expert);
+  return out_.communicate(
+      label,
+      hw::token_exchange(routing(model_, plan_, groups_), footprint_, tokens, per_token, groups_.ep,
+                         combine, stack_.dispatcher != hw::Dispatcher::AllToAll),
+      Stream::Expert);
 }
 
 std::uint32_t LayerOps::dispatch_forward() {
@@ -115,23 +126,8 @@ double LayerOps::router_bytes(double passes) const {
          model_.moe->experts;
 }
 
-hw::Routing LayerOps::routing() const {
-  const Moe& moe = *model_.moe;
-  return {.experts = moe.experts,
-          .top_k = moe.top_k,
-          .ranks = plan_.ep,
-          .ranks_per_node = groups_.ep.per_node,
-          .groups = moe.groups,
-          .limited_groups = moe.limited_groups};
-}
-
-const hw::Footprint& LayerOps::footprint() {
-  if (!footprint_) footprint_ = hw::expected_footprint(routing());
-  return *footprint_;
-}
-
-double LayerOps::received_tokens() {
-  return shape_.expert_rows * footprint().ranks / model_.moe->top_k;
+double LayerOps::received_tokens() const {
+  return shape_.expert_rows * footprint_.ranks / model_.moe->top_k;
 }
 
 void LayerOps::mlp_backward(int layer) {

@@ -12,8 +12,6 @@
 // than by their launch.
 #pragma once
 
-#include <optional>
-
 #include "hw-models/routing.h"
 #include "planner/block_writer.h"
 #include "planner/groups.h"
@@ -22,10 +20,14 @@
 
 namespace reckon::plan {
 
+// How tokens spread over the ranks of an expert-parallel group. REQUIRES: a mixture.
+hw::Routing routing(const ModelShape& model, const Plan& plan, const Groups& groups);
+
 class LayerOps {
  public:
+  // `footprint`: of routing(...); of a model without experts, anything.
   LayerOps(const ModelShape& model, const Plan& plan, const hw::Stack& stack, const Groups& groups,
-           int seq, BlockWriter& out);
+           const hw::Footprint& footprint, int seq, BlockWriter& out);
 
   // Forward. `layer` is the index in the model.
   void attention_forward(int layer);  // through the router of a mixture
@@ -94,9 +96,7 @@ class LayerOps {
   void activation(const char* label, double rows, std::int64_t width, bool backward, bool routed);
 
   double router_bytes(double passes) const;
-  double received_tokens();  // distinct tokens that this rank's experts receive
-  hw::Routing routing() const;
-  const hw::Footprint& footprint();  // of routing(), worked out once
+  double received_tokens() const;  // distinct tokens that this rank's experts receive
   bool recomputes(std::uint32_t module) const;
   bool gated() const { return is_gated(model_.mlp); }
   bool reckon() const { return stack_.reckon_ops; }
@@ -118,7 +118,7 @@ class LayerOps {
   const Groups& groups_;
   int seq_;
   RankShape shape_;
-  std::optional<hw::Footprint> footprint_;
+  const hw::Footprint& footprint_;
   BlockWriter& out_;
   // Second gathers of forward inputs, which weight gradients of the same block wait for.
   std::uint32_t attention_again_ = BlockWriter::kNoOp, mlp_again_ = BlockWriter::kNoOp;

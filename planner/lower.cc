@@ -310,6 +310,7 @@ void Lowering::fill(Skeleton& s, const Plan& p, const StepShape& step) {
   program.blocking_messages = !p.overlap.p2p;
 
   Blocks& blocks = blocks_of(p, g, step.seq);
+  const hw::Footprint& footprint = footprints_.of(model_, p, g);
   std::vector<int> compositions;
   compositions.reserve(p.layout.size());
   for (const ChunkLayout& chunk : p.layout) compositions.push_back(composition(chunk));
@@ -324,7 +325,7 @@ void Lowering::fill(Skeleton& s, const Plan& p, const StepShape& step) {
     };
     auto& block = blocks[{static_cast<int>(pass.phase), kind(pass.forward), kind(pass.backward)}];
     if (!block)
-      block = chunk_block({model_, params_, p, stack_, g, step.seq}, pass.phase,
+      block = chunk_block({model_, params_, p, stack_, g, footprint, step.seq}, pass.phase,
                           layout(pass.forward), layout(pass.backward));
     program.blocks[i] = block;
   }

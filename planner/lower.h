@@ -10,6 +10,7 @@
 
 #include "hw-models/machine.h"
 #include "hw-models/stack.h"
+#include "planner/chunk_block.h"
 #include "planner/groups.h"
 #include "planner/memory.h"
 #include "planner/model.h"
@@ -75,6 +76,7 @@ class Lowering {
   const hw::Cluster cluster_;
   const hw::Stack stack_;
   const Params params_;
+  Footprints footprints_;
   std::map<Key, Blocks> blocks_;
   std::map<Key, int> compositions_;
   std::map<std::vector<double>, std::shared_ptr<const sim::Block>> optimizer_blocks_;
