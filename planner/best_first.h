@@ -43,7 +43,7 @@ struct BestFirst {
   };
   std::vector<State> state;  // per candidate
   std::vector<double> cost;  // of the explored ones
-  std::size_t explored = 0, too_large = 0;
+  std::size_t sized = 0, explored = 0, too_large = 0;
   std::vector<std::size_t> best;  // explored, at most `keep`, by cost, then index
   // Explored, within front_within of the best; nothing is as cheap and as small. By cost.
   std::vector<std::size_t> front;
@@ -120,6 +120,7 @@ BestFirst best_first(const std::vector<Bounded>& candidates, const BestFirstOpti
         }
       }
     });
+    result.sized += batch.size();
     std::sort(batch.begin(), batch.end());  // ties go to the first
     for (std::size_t c : batch) {
       if (result.state[c] == State::TooLarge) ++result.too_large;

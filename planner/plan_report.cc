@@ -37,11 +37,16 @@ ordered_json row_json(const PlanRow& r, const Scenario& s) {
 ordered_json statistics_json(const SearchStatistics& t) {
   ordered_json rejected = ordered_json::object();
   for (const auto& [reason, count] : t.rejected) rejected[reason] = count;
+  ordered_json searched = ordered_json::object();
+  for (const Dimension& d : t.searched) searched[d.name] = d.values;
   return {{"candidates", t.candidates},
           {"feasible", t.feasible},
+          {"memory_checked", t.memory_checked},
           {"simulated", t.simulated},
           {"pruned_by_bound", t.pruned_by_bound},
           {"rejected", rejected},
+          {"searched", searched},
+          {"not_searched", t.not_searched},
           {"wall_s", t.wall_s},
           {"interrupted", t.interrupted},
           {"certificate",
@@ -154,8 +159,10 @@ std::string beside_text(const PlanRow& best, const PlanRow& given) {
 std::string search_text(const SearchStatistics& t) {
   const auto count = [](std::int64_t n) { return grouped(static_cast<double>(n)); };
   std::string out = wrapped(fmt::format(
-      "{} candidates, {} feasible, {} simulated, {} cut by their bound.", count(t.candidates),
-      count(t.feasible), count(t.simulated), count(t.pruned_by_bound)));
+      "{} candidates, {} feasible, {} simulated, {} cut by their bound. Memory was asked of {}: a "
+      "plan that its bound cuts may not fit.",
+      count(t.candidates), count(t.feasible), count(t.simulated), count(t.pruned_by_bound),
+      count(t.memory_checked)));
   if (t.best_step.si > 0)
     out += wrapped(
         t.smallest_unexplored_bound.si > 0
@@ -174,6 +181,12 @@ std::string search_text(const SearchStatistics& t) {
     for (const auto& [reason, n] : reasons) table.rows.push_back({count(n), reason});
     out += text(table);
   }
+  Table searched{.columns = {{"searched", Align::Left}, {"values", Align::Left}}};
+  for (const Dimension& d : t.searched)
+    searched.rows.push_back({d.name, fmt::format("{}", fmt::join(d.values, ", "))});
+  if (!t.searched.empty()) out += text(searched);
+  if (!t.not_searched.empty())
+    out += wrapped(fmt::format("Not searched: {}.", fmt::join(t.not_searched, "; ")));
   return out;
 }
 

@@ -40,15 +40,30 @@ class PeakMemory {
   std::map<std::array<int, 4>, Schedule> schedules_;
 };
 
+// Whether two choices have one bound: it does not look at ZeRO (step_bound.cc, segments).
+bool same_bound(Choice a, const Choice& b) {
+  a.id = b.id;
+  a.zero = b.zero;
+  return a == b;
+}
+
 // Numbers the distinct layer keys in the order of their first use.
 std::vector<std::uint32_t> affinities(const std::vector<Choice>& choices) {
   std::map<Candidates::LayerKey, std::uint32_t> numbers;
   std::vector<std::uint32_t> result;
   result.reserve(choices.size());
-  for (const Choice& c : choices)
-    result.push_back(
+  const Candidates::LayerKey* last = nullptr;  // neighbours mostly share it
+  for (const Choice& c : choices) {
+    if (last != nullptr && *last == Candidates::layer_key(c)) {
+      result.push_back(result.back());
+      continue;
+    }
+    const auto it =
         numbers.try_emplace(Candidates::layer_key(c), static_cast<std::uint32_t>(numbers.size()))
-            .first->second);
+            .first;
+    last = &it->first;
+    result.push_back(it->second);
+  }
   return result;
 }
 
@@ -60,6 +75,8 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
   SearchStatistics& stats = result.statistics;
   const Candidates space(s, step);
   stats.candidates = space.combinations();
+  stats.searched = space.dimensions();
+  stats.not_searched = space.not_searched();
   const std::vector<Choice> legal = space.legal(stats.rejected);
   const std::vector<std::uint32_t> affinity = affinities(legal);
   const auto report = [&](std::size_t explored, double best) {
@@ -77,7 +94,10 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
     for (std::size_t i = 0; i < legal.size(); ++i) {
       if (affinity[i] % threads != static_cast<std::uint32_t>(thread)) continue;
       if (options.stop && options.stop->load()) return;
-      candidates[i] = {.bound = bound.of(space.plan(legal[i]), step).si, .affinity = affinity[i]};
+      const bool known = i > 0 && same_bound(legal[i - 1], legal[i]);
+      candidates[i] = {
+          .bound = known ? candidates[i - 1].bound : bound.of(space.plan(legal[i]), step).si,
+          .affinity = affinity[i]};
       bounded[i] = 1;
       if (thread == 0 && i % 1024 == 0) report(0, 0);
     }
@@ -117,6 +137,7 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
   if (found.too_large > 0)
     stats.rejected["does not fit in memory"] += static_cast<std::int64_t>(found.too_large);
   stats.feasible = static_cast<std::int64_t>(legal.size() - found.too_large);
+  stats.memory_checked = static_cast<std::int64_t>(found.sized);
   stats.simulated = static_cast<std::int64_t>(found.explored);
   stats.pruned_by_bound = stats.feasible - stats.simulated;
   stats.interrupted = found.interrupted || !all_bounded;

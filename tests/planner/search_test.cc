@@ -219,6 +219,11 @@ TEST_CASE("every candidate that the walk calls legal is, and what it drops is no
       INFO(describe(p));
       REQUIRE_FALSE(why);
       REQUIRE(world_size(p) == c.scenario.cluster.gpus);
+      // The walk drops micro-batches by this floor: it must be one.
+      const int m = static_cast<int>(c.step.global_batch / (p.dp * p.micro_batch));
+      REQUIRE(space.least_memory(p) <= memory_use(c.scenario.model, p, c.scenario.stack, c.step,
+                                                  make_schedule(p.schedule, p.pp, p.vpp, m))
+                                           .peak);
       REQUIRE(choice.id > last);
       last = choice.id;
       ++count;
