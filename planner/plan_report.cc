@@ -57,7 +57,7 @@ ordered_json statistics_json(const SearchStatistics& t) {
 }
 
 std::string verdict_text(const PlanAnswer& a, const Scenario& s) {
-  if (a.plans.empty() && a.statistics.interrupted)
+  if (a.plans.empty() && a.interrupted)
     return "Verdict: interrupted before any plan was simulated.\n";
   if (a.plans.empty())
     return wrapped("Verdict: no plan of this search space can run; the reasons are tallied below.",
@@ -66,7 +66,7 @@ std::string verdict_text(const PlanAnswer& a, const Scenario& s) {
   const Bill* bill = bill_of(best);
   if (bill == nullptr) {
     const NoBill& no = std::get<NoBill>(best.bill);
-    if (a.statistics.interrupted)
+    if (a.interrupted)
       return wrapped(
           fmt::format("Verdict: interrupted before phase \"{}\" had a plan, so there is no "
                       "bill. Best step so far: {}.",
@@ -163,7 +163,8 @@ std::string search_text(const SearchStatistics& t) {
       "plan that its bound cuts may not fit.",
       count(t.candidates), count(t.feasible), count(t.simulated), count(t.pruned_by_bound),
       count(t.memory_checked)));
-  if (t.best_step.si > 0)
+  const bool certified = t.smallest_unexplored_bound.si > 0 || !t.interrupted;
+  if (t.best_step.si > 0 && certified)
     out += wrapped(
         t.smallest_unexplored_bound.si > 0
             ? fmt::format("Certificate: the best step is {:.4f} s and no unexplored plan can take "
@@ -172,7 +173,9 @@ std::string search_text(const SearchStatistics& t) {
             : fmt::format("Certificate: the best step is {:.4f} s; every plan was explored.",
                           t.best_step.si));
   if (t.interrupted)
-    out += wrapped("Interrupted: this is the best so far, and a faster plan may exist.");
+    out += wrapped(
+        "Interrupted: this is the best so far, and a faster plan may exist; what was not looked at "
+        "counts as cut.");
   std::vector<std::pair<std::string, std::int64_t>> reasons(t.rejected.begin(), t.rejected.end());
   std::stable_sort(reasons.begin(), reasons.end(),
                    [](const auto& a, const auto& b) { return a.second > b.second; });
@@ -204,7 +207,8 @@ bool PlanAnswer::meets(const Budget& budget) const {
 ordered_json to_json(const PlanAnswer& a, const Scenario& s) {
   ordered_json out = {{"scenario", s.name},
                       {"phase", s.campaign[a.phase].name},
-                      {"meets_budget", a.meets(s.budget)}};
+                      {"meets_budget", a.meets(s.budget)},
+                      {"interrupted", a.interrupted}};
   const Bill* bill = a.plans.empty() ? nullptr : bill_of(a.plans.front());
   out["budget"] = bill != nullptr ? to_json(verdict(*bill, s.budget)) : nullptr;
   out["what_if"] = ordered_json::array();

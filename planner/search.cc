@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
+#include <limits>
 #include <memory>
 
 #include "planner/best_first.h"
@@ -79,16 +81,23 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
   stats.not_searched = space.not_searched();
   const std::vector<Choice> legal = space.legal(stats.rejected);
   const std::vector<std::uint32_t> affinity = affinities(legal);
-  const auto report = [&](std::size_t explored, double best) {
+  const auto plans = static_cast<std::int64_t>(legal.size());
+  const auto report_bounds = [&](std::size_t done) {
     if (options.progress)
-      options.progress({.candidates = stats.candidates,
-                        .explored = static_cast<std::int64_t>(explored),
-                        .best_step = Seconds(best)});
+      options.progress({.plans = plans, .bounded = static_cast<std::int64_t>(done)});
+  };
+  const auto report = [&](const BestFirst& found) {
+    if (options.progress)
+      options.progress(
+          {.plans = plans,
+           .bounded = plans,
+           .settled = static_cast<std::int64_t>(found.sized),
+           .simulated = static_cast<std::int64_t>(found.explored),
+           .best_step = Seconds(found.best.empty() ? 0 : found.cost[found.best.front()])});
   };
 
   const auto threads = static_cast<std::uint32_t>(options.threads);
-  std::vector<Bounded> candidates(legal.size());
-  std::vector<char> bounded(legal.size(), 0);
+  std::vector<Bounded> candidates(legal.size(), {.bound = std::numeric_limits<double>::infinity()});
   on_threads(options.threads, [&](int thread) {
     StepBound bound(s.model, s.cluster, s.stack);
     for (std::size_t i = 0; i < legal.size(); ++i) {
@@ -98,11 +107,11 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
       candidates[i] = {
           .bound = known ? candidates[i - 1].bound : bound.of(space.plan(legal[i]), step).si,
           .affinity = affinity[i]};
-      bounded[i] = 1;
-      if (thread == 0 && i % 1024 == 0) report(0, 0);
+      if (thread == 0 && i % 1024 < threads) report_bounds(i);
     }
   });
-  const bool all_bounded = std::count(bounded.begin(), bounded.end(), 0) == 0;
+  const bool all_bounded = std::none_of(candidates.begin(), candidates.end(),
+                                        [](const Bounded& c) { return std::isinf(c.bound); });
 
   std::vector<std::unique_ptr<Predictor>> predictors(threads);
   std::vector<PeakMemory> peaks(threads, PeakMemory(s));
@@ -142,7 +151,8 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
   stats.pruned_by_bound = stats.feasible - stats.simulated;
   stats.interrupted = found.interrupted || !all_bounded;
   if (!found.best.empty()) stats.best_step = result.best.front().prediction.step;
-  stats.smallest_unexplored_bound = Seconds(found.smallest_unexplored_bound.value_or(0));
+  if (all_bounded)
+    stats.smallest_unexplored_bound = Seconds(found.smallest_unexplored_bound.value_or(0));
   stats.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }

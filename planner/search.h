@@ -46,7 +46,10 @@ struct SearchResult {
 };
 
 struct SearchProgress {
-  std::int64_t candidates = 0, explored = 0;
+  std::int64_t plans = 0;    // legal ones
+  std::int64_t bounded = 0;  // of them; all, once any is settled
+  std::int64_t settled = 0;  // of them, in order of their bounds
+  std::int64_t simulated = 0;
   Seconds best_step;  // 0: none yet
 };
 

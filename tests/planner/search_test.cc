@@ -196,11 +196,25 @@ TEST_CASE("a stopped search says so and answers with what it has") {
   const SearchResult none = search(c.scenario, c.step, {.stop = &stop});
   CHECK(none.statistics.interrupted);
   CHECK(none.best.empty());
+  CHECK(none.statistics.smallest_unexplored_bound.si == 0);
+
+  // While bounds are worked out: those that are known are enough for an answer.
+  stop = false;
+  const SearchResult early =
+      search(c.scenario, c.step,
+             {.front_within = 100, .stop = &stop, .progress = [&](const SearchProgress& p) {
+                if (p.bounded > 0) stop = true;
+              }});
+  CHECK(early.statistics.interrupted);
+  CHECK(early.best.size() == 10);
+  CHECK(early.statistics.memory_checked < early.statistics.feasible);
+  CHECK(early.statistics.smallest_unexplored_bound.si == 0);
+
   stop = false;
   const SearchResult some = search(
       c.scenario, c.step,
       {.keep = 3, .front_within = 100, .stop = &stop, .progress = [&](const SearchProgress& p) {
-         if (p.explored > 0) stop = true;
+         if (p.simulated > 0) stop = true;
        }});
   CHECK(some.statistics.interrupted);
   CHECK(some.best.size() == 3);
