@@ -74,26 +74,31 @@ double probability_of_miss(const Routing& r, const std::vector<int>& shared) {
   return std::accumulate(at.begin(), at.end(), 0.0);
 }
 
-// 1 - P(miss) of expert ranges. Ranges that touch groups alike share one result.
+// 1 - P(miss) of expert ranges. Ranges of one length at one offset into a group share one result.
 class Visits {
  public:
   explicit Visits(const Routing& routing) : routing_(routing) {}
 
   double probability(Range set) {
     const int size = routing_.experts / routing_.groups;
+    const Known key{.offset = set.first % size, .length = set.last - set.first};
+    for (const Known& k : known_)
+      if (k.offset == key.offset && k.length == key.length) return k.probability;
     std::vector<int> shared;
     for (int g = set.first / size; g * size < set.last; ++g)
       shared.push_back(overlap(set, {g * size, (g + 1) * size}));
     std::sort(shared.begin(), shared.end());
-    for (const auto& [known, p] : known_)
-      if (known == shared) return p;
-    known_.emplace_back(shared, 1 - probability_of_miss(routing_, shared));
-    return known_.back().second;
+    known_.push_back({key.offset, key.length, 1 - probability_of_miss(routing_, shared)});
+    return known_.back().probability;
   }
 
  private:
+  struct Known {
+    int offset = 0, length = 0;
+    double probability = 0;
+  };
   Routing routing_;
-  std::vector<std::pair<std::vector<int>, double>> known_;
+  std::vector<Known> known_;
 };
 
 }  // namespace
@@ -145,7 +150,13 @@ Footprint expected_footprint(const Routing& r) {
 
 sim::TokenExchange token_exchange(const Routing& routing, double tokens, Bytes bytes_per_token,
                                   const sim::Group& group, bool combine, bool node_forwarding) {
-  const Footprint f = expected_footprint(routing);
+  return token_exchange(routing, expected_footprint(routing), tokens, bytes_per_token, group,
+                        combine, node_forwarding);
+}
+
+sim::TokenExchange token_exchange(const Routing& routing, const Footprint& f, double tokens,
+                                  Bytes bytes_per_token, const sim::Group& group, bool combine,
+                                  bool node_forwarding) {
   // Experts are equally likely, so a copy per expert goes to a rank or a node by its number of
   // ranks.
   const double ranks = routing.ranks, node = std::min(routing.ranks, routing.ranks_per_node);

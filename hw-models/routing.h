@@ -37,5 +37,9 @@ Footprint expected_footprint(const Routing& routing);
 // The exchange of `tokens` tokens per rank. `node_forwarding`: see sim::TokenExchange.
 sim::TokenExchange token_exchange(const Routing& routing, double tokens, Bytes bytes_per_token,
                                   const sim::Group& group, bool combine, bool node_forwarding);
+// The same, where the caller keeps expected_footprint(routing).
+sim::TokenExchange token_exchange(const Routing& routing, const Footprint& footprint, double tokens,
+                                  Bytes bytes_per_token, const sim::Group& group, bool combine,
+                                  bool node_forwarding);
 
 }  // namespace reckon::hw

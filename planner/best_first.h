@@ -22,17 +22,8 @@
 namespace reckon::plan {
 
 struct Bounded {
-  double bound = 0;            // at most the cost
+  double bound = 0;            // at most the cost; infinity: unknown, not to be looked at
   std::uint32_t affinity = 0;  // candidates with the same one are evaluated on the same thread
-};
-
-struct BestFirstOptions {
-  int threads = 1;
-  std::size_t keep = 1;
-  double max_size = std::numeric_limits<double>::infinity();
-  double front_within = 1;  // the front reaches up to this multiple of the smallest cost
-  const std::atomic<bool>* stop = nullptr;
-  std::function<void(std::size_t explored, double best)> progress;  // after each batch
 };
 
 struct BestFirst {
@@ -43,6 +34,7 @@ struct BestFirst {
   };
   std::vector<State> state;  // per candidate
   std::vector<double> cost;  // of the explored ones
+  std::size_t sized = 0;     // looked at: their size is known
   std::size_t explored = 0, too_large = 0;
   std::vector<std::size_t> best;  // explored, at most `keep`, by cost, then index
   // Explored, within front_within of the best; nothing is as cheap and as small. By cost.
@@ -50,6 +42,16 @@ struct BestFirst {
   // Of the pruned ones. Any plan that is neither explored nor too large costs at least this.
   std::optional<double> smallest_unexplored_bound;
   bool interrupted = false;
+};
+
+struct BestFirstOptions {
+  int threads = 1;
+  std::size_t keep = 1;
+  double max_size = std::numeric_limits<double>::infinity();
+  double front_within = 1;  // the front reaches up to this multiple of the smallest cost
+  // When it turns true the search ends with what it has. True from the start: after one batch.
+  const std::atomic<bool>* stop = nullptr;
+  std::function<void(const BestFirst&)> progress;  // after each batch
 };
 
 // Calls run(0) ... run(threads - 1), each on its own thread.
@@ -79,6 +81,7 @@ BestFirst best_first(const std::vector<Bounded>& candidates, const BestFirstOpti
     return std::pair(candidates[a].bound, a) < std::pair(candidates[b].bound, b);
   });
   const auto stopped = [&] { return options.stop && options.stop->load(); };
+  const bool stopped_before = stopped();
   const auto by_cost = [&](std::size_t a, std::size_t b) {
     return std::pair(result.cost[a], a) < std::pair(result.cost[b], b);
   };
@@ -100,7 +103,8 @@ BestFirst best_first(const std::vector<Bounded>& candidates, const BestFirstOpti
         full ? std::max(worst_kept, options.front_within * result.cost[result.best.front()]) : kAny;
     batch.clear();
     for (; next < order.size() && batch.size() < kBatch; ++next) {
-      if (candidates[order[next]].bound > horizon) break;
+      const double bound = candidates[order[next]].bound;
+      if (bound > horizon || std::isinf(bound)) break;
       batch.push_back(order[next]);
     }
     if (batch.empty()) break;
@@ -109,7 +113,7 @@ BestFirst best_first(const std::vector<Bounded>& candidates, const BestFirstOpti
         const auto its_thread =
             candidates[c].affinity % static_cast<std::uint32_t>(options.threads);
         if (its_thread != static_cast<std::uint32_t>(thread)) continue;
-        if (stopped()) return;
+        if (stopped() && !stopped_before) return;
         size[c] = size_of(thread, c);
         const double bound = candidates[c].bound;
         if (size[c] > options.max_size) {
@@ -120,6 +124,7 @@ BestFirst best_first(const std::vector<Bounded>& candidates, const BestFirstOpti
         }
       }
     });
+    result.sized += batch.size();
     std::sort(batch.begin(), batch.end());  // ties go to the first
     for (std::size_t c : batch) {
       if (result.state[c] == State::TooLarge) ++result.too_large;
@@ -133,8 +138,7 @@ BestFirst best_first(const std::vector<Bounded>& candidates, const BestFirstOpti
     std::sort(result.best.begin(), result.best.end(), by_cost);
     if (result.best.size() > options.keep) result.best.resize(options.keep);
     result.interrupted = stopped();
-    if (options.progress && !result.best.empty())
-      options.progress(result.explored, result.cost[result.best.front()]);
+    if (options.progress) options.progress(result);
   }
 
   for (const auto& [cost, c] : front)

@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 
+#include "planner/activations.h"
 #include "planner/feasible.h"
 #include "planner/launch/frameworks.h"
+#include "planner/plan_fields.h"
 
 namespace reckon::plan {
 
@@ -43,6 +46,13 @@ std::vector<Recompute> recompute_modes(const ModelShape& model, const hw::Stack&
           {.mode = Full}};
 }
 
+// Powers of two up to the largest that divides n.
+std::vector<int> powers_of_two_in(std::int64_t n) {
+  std::vector<int> values;
+  for (std::int64_t v = 1; n % v == 0 && v <= 4096; v *= 2) values.push_back(static_cast<int>(v));
+  return values;
+}
+
 constexpr int kLeastSlice = 2048;  // tokens; a shorter context slice never pays
 
 }  // namespace
@@ -60,7 +70,7 @@ Candidates::Candidates(const Scenario& s, const StepShape& step) : scenario_(s),
   ep_ = given_or(
       space.ep, s.model.moe ? divisors(s.model.moe->experts, s.cluster.gpus) : std::vector<int>{1});
   etp_ = given_or(space.etp, s.model.moe ? powers_of_two(most_tp) : std::vector<int>{1});
-  micro_batch_ = given_or(space.micro_batch, {1, 2, 4, 8});
+  micro_batch_ = given_or(space.micro_batch, powers_of_two_in(step.global_batch));
   for (ScheduleKind kind : given_or(
            space.schedule, {ScheduleKind::OneFOneB, ScheduleKind::Interleaved, ScheduleKind::ZbH1,
                             ScheduleKind::ZbH2, ScheduleKind::ZbV, ScheduleKind::DualPipe,
@@ -80,7 +90,8 @@ Candidates::Candidates(const Scenario& s, const StepShape& step) : scenario_(s),
                                                            Precision::Fp8DeepSeek, Precision::Mxfp8}
                                              : std::vector{Precision::Fp32});
   recompute_ = given_or(space.recompute, recompute_modes(s.model, s.stack));
-  zero_ = given_or(space.zero, {Zero::Optimizer, Zero::Full});
+  own_zero_ = space.zero.empty();
+  zero_ = given_or(space.zero, {Zero::Optimizer, Zero::None, Zero::Gradients, Zero::Full});
   expert_ = given_or(space.expert_overlap,
                      {Overlap::Expert::None, Overlap::Expert::OneFOneB, Overlap::Expert::Pair});
   layout_ = {kEven, kLightEnds};
@@ -99,7 +110,7 @@ Candidates::Candidates(const Scenario& s, const StepShape& step) : scenario_(s),
   combinations_ = 1;
   for (std::size_t n : {tp_.size(), cp_.size(), pp_.size(), ep_.size(), etp_.size(),
                         micro_batch_.size(), schedule_.size(), precision_.size(), recompute_.size(),
-                        zero_.size(), expert_.size(), layout_.size()})
+                        expert_.size(), layout_.size(), zero_.size()})
     combinations_ *= static_cast<std::int64_t>(n);
 }
 
@@ -130,6 +141,78 @@ Plan Candidates::plan(const Choice& c) const {
   return p;
 }
 
+// Gradients alive in the backward pass of the widest layer, and the runtime's reserve. Some rank
+// holds a layer of each kind; see memory.cc.
+Bytes Candidates::least_memory(Plan p) const {
+  const ModelShape& m = scenario_.model;
+  const int mixtures =
+      m.moe ? static_cast<int>(std::count(m.moe->layers.begin(), m.moe->layers.end(), true)) : 0;
+  double least = std::numeric_limits<double>::infinity();
+  for (Precision precision : precision_) {
+    p.precision = precision;
+    const ActivationSums a = activation_sums(m, p, scenario_.stack, step_.seq);
+    double widest = 0;
+    if (mixtures > 0) widest = a.moe.working;
+    if (mixtures < m.layers) widest = std::max(widest, a.dense.working);
+    least = std::min(least, widest);
+  }
+  return Bytes(least) + scenario_.stack.reserve;
+}
+
+bool Candidates::fits_any(const Plan& p) const {
+  return least_memory(p) <= scenario_.cluster.gpu.memory - scenario_.constraints.memory_margin;
+}
+
+namespace {
+
+template <class T, class Text>
+std::vector<std::string> texts(const std::vector<T>& values, Text text) {
+  std::vector<std::string> result;
+  for (const T& v : values) result.push_back(text(v));
+  return result;
+}
+
+}  // namespace
+
+std::vector<Dimension> Candidates::dimensions() const {
+  const auto number = [](int v) { return std::to_string(v); };
+  const auto spelled = [](auto v) { return std::string(hw::spelling(v)); };
+  const std::array<const char*, kLayouts> layouts{"even", "lighter ends", "the scenario's own"};
+  return {{"tp", texts(tp_, number)},
+          {"cp", texts(cp_, number)},
+          {"pp", texts(pp_, number)},
+          {"ep", texts(ep_, number)},
+          {"etp", texts(etp_, number)},
+          {"micro-batch", texts(micro_batch_, number)},
+          {"schedule", texts(schedule_,
+                             [&](const ScheduleChoice& s) {
+                               const bool chunks = s.kind == ScheduleKind::Interleaved;
+                               return spelled(s.kind) + (chunks ? " x" + number(s.vpp) : "");
+                             })},
+          {"precision", texts(precision_, spelled)},
+          {"recompute", texts(recompute_, [](const Recompute& r) { return describe(r); })},
+          {"expert overlap", texts(expert_, spelled)},
+          {"layout", texts(layout_, [&](std::uint8_t l) { return std::string(layouts[l]); })},
+          {"ZeRO", texts(zero_, [&](Zero z) { return number(static_cast<int>(z)); })}};
+}
+
+std::vector<std::string> Candidates::not_searched() const {
+  const SearchSpace& given = scenario_.search;
+  std::vector<std::string> list{"fewer GPUs than the cluster has", "layouts other than those above",
+                                "shard groups smaller than all data-parallel ranks",
+                                "switching off an overlap that the software can do"};
+  if (given.tp.empty()) list.push_back("tensor parallelism across nodes, or not a power of two");
+  if (given.cp.empty())
+    list.push_back("context slices below " + std::to_string(kLeastSlice) + " tokens");
+  if (given.micro_batch.empty()) list.push_back("micro-batches that are not a power of two");
+  if (given.vpp.empty()) list.push_back("more than 4 chunks per stage");
+  if (given.zero.empty()) {
+    list.push_back("ZeRO-2 with several micro-batches");
+    list.push_back("ZeRO-3 with a pipeline");
+  }
+  return list;
+}
+
 // The walk down the loops: what is chosen so far, and what was found.
 struct Candidates::Walk {
   const Candidates& space;
@@ -143,6 +226,9 @@ struct Candidates::Walk {
   const SearchSpace& given() const { return space.scenario_.search; }
   bool bidirectional() const {
     return c.schedule == ScheduleKind::DualPipe || c.schedule == ScheduleKind::DualPipeV;
+  }
+  bool single_pass() const {  // a step is one micro-batch on one stage
+    return c.pp == 1 && space.step_.global_batch == static_cast<std::int64_t>(p.dp) * p.micro_batch;
   }
   const char* against(Rule rule) {
     const Scenario& s = space.scenario_;
@@ -224,15 +310,15 @@ const Candidates::Walk::Level Candidates::Walk::kLevels[] = {
     {[](const Candidates& s) { return s.etp_.size(); },
      [](Walk& w, std::size_t i) -> const char* {
        w.c.etp = narrow(w.space.etp_[i]);
-       if (w.given().etp.empty() && w.c.etp > w.c.tp)
-         return "not searched: experts split further than attention (etp > tp)";
        w.space.set(w.p, w.c);
        return w.against(Rule::Experts);
      }},
     {[](const Candidates& s) { return s.micro_batch_.size(); },
      [](Walk& w, std::size_t i) -> const char* {
        w.c.micro_batch = narrow(w.space.micro_batch_[i]);
-       return nullptr;
+       w.space.set(w.p, w.c);
+       return w.space.fits_any(w.p) ? nullptr
+                                    : "one layer of so large a micro-batch does not fit in memory";
      }},
     {[](const Candidates& s) { return s.schedule_.size(); },
      [](Walk& w, std::size_t i) -> const char* {
@@ -256,22 +342,15 @@ const Candidates::Walk::Level Candidates::Walk::kLevels[] = {
        w.p.recompute = w.space.recompute_[i];
        return w.against(Rule::Recompute);
      }},
-    {[](const Candidates& s) { return s.zero_.size(); },
-     [](Walk& w, std::size_t i) -> const char* {
-       w.c.zero = w.space.zero_[i];
-       if (w.given().zero.empty() && w.c.zero == Zero::Full && w.c.pp > 1)
-         return "not searched: fully sharded parameters with a pipeline";
-       return nullptr;
-     }},
     {[](const Candidates& s) { return s.expert_.size(); },
      [](Walk& w, std::size_t i) -> const char* {
        w.c.expert = w.space.expert_[i];
        if (w.bidirectional() && w.c.expert != Overlap::Expert::Pair)
          return "DualPipe and DualPipeV always pair forward and backward passes";
+       w.c.zero = Zero::Optimizer;
        w.space.set(w.p, w.c);
-       w.p.layout = w.layout(kEven);
-       if (const char* reason = w.against(Rule::Abilities)) return reason;
-       return w.against_target();
+       // A target sets switches by ZeRO stage: it is asked below, with everything chosen.
+       return w.judge == nullptr ? w.against(Rule::Abilities) : nullptr;
      }},
     {[](const Candidates& s) { return s.layout_.size(); },
      [](Walk& w, std::size_t i) -> const char* {
@@ -279,9 +358,25 @@ const Candidates::Walk::Level Candidates::Walk::kLevels[] = {
        for (std::size_t k = 0; k < i; ++k)
          if (w.layout(w.c.layout) == w.layout(w.space.layout_[k]))
            return "the same layout as another candidate";
-       if (w.c.layout == kEven || (w.c.layout != kAsGiven && w.judge == nullptr)) return nullptr;
+       if (w.c.layout != kAsGiven && w.judge == nullptr) return nullptr;
        w.p.layout = w.layout(w.c.layout);
-       if (const char* reason = w.against(Rule::Layers)) return reason;
+       return w.against(Rule::Layers);
+     }},
+    {[](const Candidates& s) { return s.zero_.size(); },
+     [](Walk& w, std::size_t i) -> const char* {
+       w.p.zero = w.c.zero = w.space.zero_[i];
+       if (w.judge != nullptr) w.space.set(w.p, w.c);
+       if (w.space.own_zero_) {
+         // Its reductions after every micro-batch are not modelled (lower.cc reduces once a step).
+         if (w.c.zero == Zero::Gradients && !w.single_pass())
+           return "not searched: ZeRO-2 with several micro-batches";
+         if (w.c.zero != Zero::Optimizer && w.p.dp * w.p.cp == 1)
+           return "the same as ZeRO-1: one replica";
+       }
+       if (w.given().zero.empty() && w.c.zero == Zero::Full && w.c.pp > 1)
+         return "not searched: fully sharded parameters with a pipeline";
+       if (w.c.zero == Zero::Full || w.judge != nullptr)
+         if (const char* reason = w.against(Rule::Abilities)) return reason;
        return w.against_target();
      }},
 };

@@ -5,15 +5,15 @@
 //   cp          powers of two that leave at least 2,048 tokens of the sequence to a rank
 //   pp          divisors of the number of GPUs, at most one stage per layer
 //   dp          what is left: plans use the whole cluster
-//   ep, etp     divisors of the number of experts; powers of two up to tp
-//   micro-batch 1, 2, 4, 8
+//   ep, etp     divisors of the number of experts; powers of two inside the NVLink domain
+//   micro-batch powers of two while one layer of it fits in memory
 //   schedule    all of them, interleaved with 2, 3 and 4 chunks per stage
 //   precision   bf16 and every fp8 recipe
 //   recompute   none; cheap modules; those and the MLPs or mixtures; full layers
-//   ZeRO        1, and 3 without a pipeline
+//   ZeRO        0 and 1; 2 where a step is one micro-batch; 3 without a pipeline
 //   layout      even; with lighter ends; that of the scenario's own plan
 // and every overlap that the stack can do is switched on. What these lists leave out is not
-// searched: ZeRO-0 and ZeRO-2, tp across nodes, larger micro-batches, odd layouts. With a target
+// searched; dimensions() and not_searched() say both to the reader of an answer. With a target
 // framework, only what it can say and accepts; the lists are then its own (launch/frameworks.h).
 #pragma once
 
@@ -37,9 +37,16 @@ struct Choice {
   Zero zero = Zero::Optimizer;
   Overlap::Expert expert = Overlap::Expert::None;
   std::uint8_t recompute = 0, layout = 0;  // index into the lists of Candidates
+  bool operator==(const Choice&) const = default;
 };
 
 using Tally = std::map<std::string, std::int64_t>;
+
+// One loop of the space: its name and the values it takes.
+struct Dimension {
+  const char* name;
+  std::vector<std::string> values;
+};
 
 class Candidates {
  public:
@@ -53,6 +60,13 @@ class Candidates {
   std::vector<Choice> legal(Tally& rejected) const;
 
   Plan plan(const Choice& choice) const;
+
+  // No plan of the space with these degrees and this micro-batch needs less memory.
+  Bytes least_memory(Plan plan) const;
+
+  std::vector<Dimension> dimensions() const;
+  // What no candidate does although it may be legal, a sentence each.
+  std::vector<std::string> not_searched() const;
 
   // Choices with the same key run the same layers: equal ops and sizes in each pass.
   using LayerKey = std::array<std::uint16_t, 7>;
@@ -73,6 +87,8 @@ class Candidates {
 
   // The same without layout, which is the part that costs an allocation.
   void set(Plan& plan, const Choice& choice) const;
+  bool fits_any(const Plan& plan) const;
+
   const Scenario& scenario_;
   StepShape step_;
   std::vector<int> tp_, cp_, pp_, ep_, etp_, micro_batch_;
@@ -80,6 +96,7 @@ class Candidates {
   std::vector<Precision> precision_;
   std::vector<Recompute> recompute_;
   std::vector<Zero> zero_;
+  bool own_zero_ = true;  // zero_ is the list above, not the scenario's or the target's
   std::vector<Overlap::Expert> expert_;
   std::vector<std::uint8_t> layout_;
   std::optional<launch::Target> target_;

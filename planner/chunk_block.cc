@@ -28,7 +28,9 @@ const char* phase_name(Phase p) {
 class Writer {
  public:
   Writer(const ChunkContext& c, Phase phase)
-      : c_(c), out_(phase_name(phase)), ops_(c.model, c.plan, c.stack, c.groups, c.seq, out_) {}
+      : c_(c),
+        out_(phase_name(phase)),
+        ops_(c.model, c.plan, c.stack, c.groups, c.footprint, c.seq, out_) {}
 
   std::shared_ptr<const sim::Block> finish() { return out_.finish(); }
 
@@ -282,6 +284,13 @@ class Writer {
 };
 
 }  // namespace
+
+const hw::Footprint& Footprints::of(const ModelShape& model, const Plan& plan,
+                                    const Groups& groups) {
+  const auto [it, fresh] = known_.try_emplace({plan.ep, groups.ep.per_node});
+  if (fresh && model.moe) it->second = hw::expected_footprint(routing(model, plan, groups));
+  return it->second;
+}
 
 std::shared_ptr<const sim::Block> chunk_block(const ChunkContext& context, Phase phase,
                                               const ChunkLayout* forward,

@@ -2,12 +2,23 @@
 // pass.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <utility>
 
 #include "planner/layer_ops.h"
 #include "sim/program.h"
 
 namespace reckon::plan {
+
+// Expected footprints of a model's routing, worked out once for each way to spread the experts.
+class Footprints {
+ public:
+  const hw::Footprint& of(const ModelShape& model, const Plan& plan, const Groups& groups);
+
+ private:
+  std::map<std::pair<int, int>, hw::Footprint> known_;  // ep, ranks of it on a node
+};
 
 struct ChunkContext {
   const ModelShape& model;
@@ -15,6 +26,7 @@ struct ChunkContext {
   const Plan& plan;
   const hw::Stack& stack;
   const Groups& groups;
+  const hw::Footprint& footprint;
   int seq;
 };
 

@@ -19,9 +19,13 @@ namespace {
 std::function<void(const SearchProgress&)> progress_line(const std::string& phase) {
   if (::isatty(STDERR_FILENO) == 0) return {};
   return [phase](const SearchProgress& p) {
-    fmt::print(stderr, "\r{}: {} of {} plans{}\x1b[K", phase,
-               grouped(static_cast<double>(p.explored)), grouped(static_cast<double>(p.candidates)),
-               p.best_step.si > 0 ? ", best step " + duration(p.best_step) : "");
+    const auto count = [](std::int64_t n) { return grouped(static_cast<double>(n)); };
+    std::string text = fmt::format("bounds of {} of {} plans", count(p.bounded), count(p.plans));
+    if (p.settled > 0)
+      text = fmt::format("{} of {} plans settled, {} simulated", count(p.settled), count(p.plans),
+                         count(p.simulated));
+    if (p.best_step.si > 0) text += ", best step " + duration(p.best_step);
+    fmt::print(stderr, "\r{}: {}\x1b[K", phase, text);
     std::fflush(stderr);
   };
 }
@@ -78,7 +82,7 @@ int plan_command(const PlanOptions& options, const CommonOptions& common) {
                    .fits = prediction.memory.peak <= memory_limit(s)};
   };
 
-  PlanAnswer answer{.phase = *phase, .statistics = found.statistics};
+  PlanAnswer answer{.phase = *phase, .statistics = found.statistics, .interrupted = stop.load()};
   for (const FoundPlan& f : found.best) answer.plans.push_back(row(f.plan, f.prediction));
   for (const FoundPlan& f : found.pareto) answer.pareto.push_back(row(f.plan, f.prediction));
   const std::optional<Plan>& given = s.campaign[*phase].plan ? s.campaign[*phase].plan : s.plan;

@@ -2,7 +2,6 @@
 // for where the byte counts come from.
 #include <utility>
 
-#include "hw-models/routing.h"
 #include "planner/layer_ops.h"
 
 namespace reckon::plan {
@@ -11,24 +10,29 @@ using sim::MemoryKind;
 using sim::Pass;
 using sim::Stream;
 
+hw::Routing routing(const ModelShape& model, const Plan& plan, const Groups& groups) {
+  const Moe& moe = *model.moe;
+  return {.experts = moe.experts,
+          .top_k = moe.top_k,
+          .ranks = plan.ep,
+          .ranks_per_node = groups.ep.per_node,
+          .groups = moe.groups,
+          .limited_groups = moe.limited_groups};
+}
+
 std::uint32_t LayerOps::token_exchange(const char* label, bool combine, double element_bytes) {
   const Moe& moe = *model_.moe;
   if (plan_.ep == 1) return BlockWriter::kNoOp;
-  const hw::Routing routing{.experts = moe.experts,
-                            .top_k = moe.top_k,
-                            .ranks = plan_.ep,
-                            .ranks_per_node = groups_.ep.per_node,
-                            .groups = moe.groups,
-                            .limited_groups = moe.limited_groups};
   const double tokens = shape_.tokens / plan_.tp * stack_.expert_imbalance;
   // Scales of 1x128 blocks travel with fp8 tokens; routing indices and weights with every dispatch.
   const double scales = element_bytes < 2 ? 4.0 / 128 : 0;
   const Bytes per_token(model_.hidden * (element_bytes + scales) +
                         (combine ? 0 : 12.0 * moe.top_k));
-  return out_.communicate(label,
-                          hw::token_exchange(routing, tokens, per_token, groups_.ep, combine,
-                                             stack_.dispatcher != hw::Dispatcher::AllToAll),
-                          Stream::Expert);
+  return out_.communicate(
+      label,
+      hw::token_exchange(routing(model_, plan_, groups_), footprint_, tokens, per_token, groups_.ep,
+                         combine, stack_.dispatcher != hw::Dispatcher::AllToAll),
+      Stream::Expert);
 }
 
 std::uint32_t LayerOps::dispatch_forward() {
@@ -123,14 +127,7 @@ double LayerOps::router_bytes(double passes) const {
 }
 
 double LayerOps::received_tokens() const {
-  const Moe& moe = *model_.moe;
-  const hw::Routing routing{.experts = moe.experts,
-                            .top_k = moe.top_k,
-                            .ranks = plan_.ep,
-                            .ranks_per_node = groups_.ep.per_node,
-                            .groups = moe.groups,
-                            .limited_groups = moe.limited_groups};
-  return shape_.expert_rows * hw::expected_footprint(routing).ranks / moe.top_k;
+  return shape_.expert_rows * footprint_.ranks / model_.moe->top_k;
 }
 
 void LayerOps::mlp_backward(int layer) {

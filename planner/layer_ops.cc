@@ -22,13 +22,14 @@ std::int64_t rows(double x) {
 }  // namespace
 
 LayerOps::LayerOps(const ModelShape& model, const Plan& plan, const hw::Stack& stack,
-                   const Groups& groups, int seq, BlockWriter& out)
+                   const Groups& groups, const hw::Footprint& footprint, int seq, BlockWriter& out)
     : model_(model),
       plan_(plan),
       stack_(stack),
       groups_(groups),
       seq_(seq),
       shape_(rank_shape(model, plan, stack, seq)),
+      footprint_(footprint),
       out_(out) {}
 
 bool LayerOps::recomputes(std::uint32_t module) const {

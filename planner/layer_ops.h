@@ -12,6 +12,7 @@
 // than by their launch.
 #pragma once
 
+#include "hw-models/routing.h"
 #include "planner/block_writer.h"
 #include "planner/groups.h"
 #include "planner/model.h"
@@ -19,10 +20,14 @@
 
 namespace reckon::plan {
 
+// How tokens spread over the ranks of an expert-parallel group. REQUIRES: a mixture.
+hw::Routing routing(const ModelShape& model, const Plan& plan, const Groups& groups);
+
 class LayerOps {
  public:
+  // `footprint`: of routing(...); of a model without experts, anything.
   LayerOps(const ModelShape& model, const Plan& plan, const hw::Stack& stack, const Groups& groups,
-           int seq, BlockWriter& out);
+           const hw::Footprint& footprint, int seq, BlockWriter& out);
 
   // Forward. `layer` is the index in the model.
   void attention_forward(int layer);  // through the router of a mixture
@@ -113,6 +118,7 @@ class LayerOps {
   const Groups& groups_;
   int seq_;
   RankShape shape_;
+  const hw::Footprint& footprint_;
   BlockWriter& out_;
   // Second gathers of forward inputs, which weight gradients of the same block wait for.
   std::uint32_t attention_again_ = BlockWriter::kNoOp, mlp_again_ = BlockWriter::kNoOp;

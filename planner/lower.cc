@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "planner/chunk_block.h"
 #include "planner/groups.h"
@@ -210,27 +209,17 @@ std::shared_ptr<const sim::Block> Lowering::optimizer_block(const Plan& p, const
   return slot = out.finish();
 }
 
-sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedule& given) {
+// Half of a bidirectional schedule's ranks suffice: rank r's directions are rank pp-1-r's, swapped.
+Lowering::Skeleton Lowering::skeleton(const Plan& p, const Schedule& given) {
   const bool pairs = p.overlap.expert == Overlap::Expert::OneFOneB;
   const Schedule paired = pairs ? pair_backward_with_next_forward(given) : Schedule{};
   const Schedule& schedule = pairs ? paired : given;
-  const Groups g = groups(p, cluster_);
   const auto m = static_cast<std::uint32_t>(schedule.micro_batches);
   const auto chunks = static_cast<std::uint32_t>(schedule.chunks);
-
-  sim::Program program;
-  // Bidirectional schedules are symmetric: rank r's directions are rank pp-1-r's, swapped. Half of
-  // the ranks suffice.
   const int ranks = static_cast<int>(schedule.order.size());
   const int roles = schedule.bidirectional ? ranks / 2 : ranks;
   const auto role_of = [&](int rank) { return rank < roles ? rank : ranks - 1 - rank; };
   const auto mirrored = [&](std::uint32_t mb) { return (mb + m / 2) % m; };
-
-  const RankShape shape = rank_shape(model_, p, stack_, step.seq);
-  program.works.push_back(
-      sim::Transfer{.bytes = Bytes(weight_bytes(p) * shape.tokens / p.tp * model_.hidden),
-                    .inter_node = g.pipe_inter_node});
-  program.blocking_messages = !p.overlap.p2p;
 
   // Where each pass sits: slot index by (chunk, micro-batch), for forward and for backward (input
   // gradient).
@@ -246,55 +235,27 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
     }
   }
 
-  Blocks& blocks = blocks_of(p, g, step.seq);
-  std::vector<int> compositions;
-  for (const ChunkLayout& chunk : p.layout) compositions.push_back(composition(chunk));
-
-  // Blocks met so far, by (phase, forward chunk, backward chunk). A rank runs few kinds; the one
-  // just met comes often.
-  struct Met {
-    Phase phase;
-    int forward, backward;
-    std::uint32_t index;
-  };
-  std::vector<Met> met;
+  Skeleton s;
+  // The block of a task, by what it runs. A rank runs few kinds; the one just met comes often.
   std::size_t met_before = 0;  // those of earlier ranks are not looked at: ranks share no chunks
   const auto block_index = [&](const Task& t) {
     const bool has_forward = t.phase == Phase::F || t.phase == Phase::FB;
-    const int f = has_forward ? t.chunk : -1, b = t.phase == Phase::F ? -1 : backward_chunk(t);
-    for (std::size_t i = met.size(); i-- > met_before;)
-      if (met[i].phase == t.phase && met[i].forward == f && met[i].backward == b)
-        return met[i].index;
-    const auto index = static_cast<std::uint32_t>(program.blocks.size());
-    const auto layout = [&](int chunk) {
-      return chunk < 0 ? nullptr : &p.layout[static_cast<std::size_t>(chunk)];
-    };
-    const auto kind = [&](int chunk) {
-      return chunk < 0 ? -1 : compositions[static_cast<std::size_t>(chunk)];
-    };
-    auto& block = blocks[{static_cast<int>(t.phase), kind(f), kind(b)}];
-    if (!block)
-      block = chunk_block({model_, params_, p, stack_, g, step.seq}, t.phase, layout(f), layout(b));
-    program.blocks.push_back(block);
-    met.push_back({t.phase, f, b, index});
-    return index;
+    const Pass pass{.phase = t.phase,
+                    .forward = has_forward ? t.chunk : -1,
+                    .backward = t.phase == Phase::F ? -1 : backward_chunk(t)};
+    for (std::size_t i = s.passes.size(); i-- > met_before;)
+      if (s.passes[i] == pass) return static_cast<std::uint32_t>(i);
+    s.passes.push_back(pass);
+    return static_cast<std::uint32_t>(s.passes.size() - 1);
   };
-
-  std::set<int> embedding_roles;
-  for (int c = 0; c < schedule.chunks; ++c)
-    if (uses_embedding(p.layout[static_cast<std::size_t>(c)]))
-      embedding_roles.insert(
-          role_of(rank_of(p.schedule, p.pp, p.vpp, schedule.micro_batches, c, 0)));
-  const auto embedding_copies = static_cast<int>(embedding_roles.size());
 
   for (int r = 0; r < roles; ++r) {
     const auto& order = schedule.order[static_cast<std::size_t>(r)];
     sim::Role role;
     role.name = "stage " + std::to_string(r);
-    role.ranks = static_cast<std::uint32_t>(world_size(p) / roles);
     role.slots.reserve(order.size());
     role.messages.reserve(2 * order.size());
-    met_before = met.size();
+    met_before = s.passes.size();
     std::vector<std::uint32_t> first_use(chunks, ~0u), last_gradient(chunks, ~0u);
     const auto message = [&](std::uint32_t chunk, std::uint32_t mb, bool forward) {
       const int rank = rank_of(p.schedule, p.pp, p.vpp, schedule.micro_batches,
@@ -326,17 +287,71 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
       slot.messages = static_cast<std::uint32_t>(role.messages.size()) - slot.first_message;
       role.slots.push_back(slot);
     }
+    auto& held = s.held.emplace_back();
+    for (std::uint32_t c = 0; c < chunks; ++c)
+      if (first_use[c] != ~0u)
+        held.push_back({.chunk = c, .first_use = first_use[c], .last_gradient = last_gradient[c]});
+    role.tail = static_cast<std::uint32_t>(s.passes.size());
+    s.passes.push_back({.phase = Phase::Optimizer});
+    s.program.roles.push_back(std::move(role));
+  }
+  s.program.blocks.resize(s.passes.size());
+  return s;
+}
 
+void Lowering::fill(Skeleton& s, const Plan& p, const StepShape& step) {
+  const Groups g = groups(p, cluster_);
+  sim::Program& program = s.program;
+  const RankShape shape = rank_shape(model_, p, stack_, step.seq);
+  program.works.clear();
+  program.works.push_back(
+      sim::Transfer{.bytes = Bytes(weight_bytes(p) * shape.tokens / p.tp * model_.hidden),
+                    .inter_node = g.pipe_inter_node});
+  program.blocking_messages = !p.overlap.p2p;
+
+  Blocks& blocks = blocks_of(p, g, step.seq);
+  const hw::Footprint& footprint = footprints_.of(model_, p, g);
+  std::vector<int> compositions;
+  compositions.reserve(p.layout.size());
+  for (const ChunkLayout& chunk : p.layout) compositions.push_back(composition(chunk));
+  for (std::size_t i = 0; i < s.passes.size(); ++i) {
+    const Pass& pass = s.passes[i];
+    if (pass.phase == Phase::Optimizer) continue;  // below, per role
+    const auto layout = [&](int chunk) {
+      return chunk < 0 ? nullptr : &p.layout[static_cast<std::size_t>(chunk)];
+    };
+    const auto kind = [&](int chunk) {
+      return chunk < 0 ? -1 : compositions[static_cast<std::size_t>(chunk)];
+    };
+    auto& block = blocks[{static_cast<int>(pass.phase), kind(pass.forward), kind(pass.backward)}];
+    if (!block)
+      block = chunk_block({model_, params_, p, stack_, g, footprint, step.seq}, pass.phase,
+                          layout(pass.forward), layout(pass.backward));
+    program.blocks[i] = block;
+  }
+
+  const auto embeds = [&](const Held& held) { return uses_embedding(p.layout[held.chunk]); };
+  const auto embedding_copies =
+      static_cast<int>(std::count_if(s.held.begin(), s.held.end(), [&](const auto& held) {
+        return std::any_of(held.begin(), held.end(), embeds);
+      }));
+
+  std::vector<sim::Sync> reductions;
+  for (std::size_t r = 0; r < program.roles.size(); ++r) {
+    sim::Role& role = program.roles[r];
+    role.ranks = static_cast<std::uint32_t>(world_size(p)) /
+                 static_cast<std::uint32_t>(program.roles.size());
     // The rank's copy of the embedding belongs to the first of its chunks that uses it.
     std::uint32_t embedding_owner = ~0u, embedding_done = 0;
-    for (std::uint32_t c = 0; c < chunks; ++c) {
-      if (first_use[c] == ~0u || !uses_embedding(p.layout[c])) continue;
-      embedding_owner = std::min(embedding_owner, c);
-      embedding_done = std::max(embedding_done, last_gradient[c]);
+    for (const Held& held : s.held[r]) {
+      if (!embeds(held)) continue;
+      embedding_owner = std::min(embedding_owner, held.chunk);
+      embedding_done = std::max(embedding_done, held.last_gradient);
     }
 
+    role.syncs.clear();
+    reductions.clear();
     double dense = 0, experts = 0;
-    std::vector<sim::Sync> reductions;
     const auto last_slot = static_cast<std::uint32_t>(role.slots.size() - 1);
     // `sync` with its place filled in; `bytes`: of all its buckets.
     const auto add_sync = [&](sim::Sync sync, sim::CollectiveKind kind, double bytes,
@@ -347,8 +362,8 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
       program.works.push_back(
           sim::Collective{.kind = kind, .bytes = Bytes(bytes / sync.buckets), .group = group});
     };
-    for (std::uint32_t c = 0; c < chunks; ++c) {
-      if (first_use[c] == ~0u) continue;
+    for (const Held& held : s.held[r]) {
+      const std::uint32_t c = held.chunk;
       const bool owns_embedding = c == embedding_owner;
       Parameters n = chunk_parameters(p, p.layout[c]);
       if (owns_embedding) n.dense += static_cast<double>(params_.embedding) / p.tp;
@@ -358,7 +373,7 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
       const double grad = stack_.reduce_bytes.si;
       const auto slot = !p.overlap.grad_reduce ? last_slot
                         : owns_embedding       ? embedding_done
-                                               : last_gradient[c];
+                                               : held.last_gradient;
       const auto pieces_d = p.overlap.grad_reduce ? buckets(n.dense, g.dp_cp.size) : 1;
       const auto pieces_e = p.overlap.grad_reduce ? buckets(n.experts, g.edp.size) : 1;
       using enum sim::CollectiveKind;
@@ -388,8 +403,8 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
         add_sync(at("grad.replicas", slot, 1), AllReduce, grad * n.dense / g.shard.size, g.replica);
         add_sync(at("grad.experts", slot, pieces_e), ReduceScatter, grad * n.experts, g.edp_shard);
         if (p.overlap.param_gather) {
-          sim::Sync dense_gather = at("param.dense", first_use[c], pieces_d);
-          sim::Sync expert_gather = at("param.experts", first_use[c], pieces_e);
+          sim::Sync dense_gather = at("param.dense", held.first_use, pieces_d);
+          sim::Sync expert_gather = at("param.experts", held.first_use, pieces_e);
           dense_gather.before = expert_gather.before = true;
           add_sync(dense_gather, AllGather, weight_bytes(p) * n.dense, g.shard);
           add_sync(expert_gather, AllGather, weight_bytes(p) * n.experts, g.edp_shard);
@@ -400,13 +415,30 @@ sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedul
     std::stable_sort(reductions.begin(), reductions.end(),
                      [](const sim::Sync& a, const sim::Sync& b) { return a.slot < b.slot; });
     role.syncs.insert(role.syncs.end(), reductions.begin(), reductions.end());
-
-    auto tail = optimizer_block(p, g, dense, experts);
-    role.tail = static_cast<std::uint32_t>(program.blocks.size());
-    program.blocks.push_back(std::move(tail));
-    program.roles.push_back(std::move(role));
+    program.blocks[role.tail] = optimizer_block(p, g, dense, experts);
   }
-  return program;
+}
+
+sim::Program Lowering::lower(const Plan& p, const StepShape& step, const Schedule& schedule) {
+  Skeleton s = skeleton(p, schedule);
+  fill(s, p, step);
+  return std::move(s.program);
+}
+
+const sim::Program& Lowering::lower_in_place(const Plan& p, const StepShape& step) {
+  const auto m =
+      static_cast<int>(step.global_batch / (static_cast<std::int64_t>(p.dp) * p.micro_batch));
+  const std::array<int, 5> key{static_cast<int>(p.schedule), p.pp, p.vpp, m,
+                               p.overlap.expert == Overlap::Expert::OneFOneB};
+  auto it = skeletons_.find(key);
+  if (it == skeletons_.end()) {
+    constexpr std::size_t kMostSlots = 1'000'000;  // some 70 MB
+    if (kept_slots_ > kMostSlots) skeletons_.clear(), kept_slots_ = 0;
+    it = skeletons_.emplace(key, skeleton(p, make_schedule(p.schedule, p.pp, p.vpp, m))).first;
+    for (const sim::Role& role : it->second.program.roles) kept_slots_ += role.slots.size();
+  }
+  fill(it->second, p, step);
+  return it->second.program;
 }
 
 }  // namespace reckon::plan

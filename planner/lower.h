@@ -10,6 +10,7 @@
 
 #include "hw-models/machine.h"
 #include "hw-models/stack.h"
+#include "planner/chunk_block.h"
 #include "planner/groups.h"
 #include "planner/memory.h"
 #include "planner/model.h"
@@ -28,15 +29,38 @@ class Lowering {
   // REQUIRES: !why_illegal(...); `schedule` is make_schedule of the plan.
   sim::Program lower(const Plan& plan, const StepShape& step, const Schedule& schedule);
 
+  // The same with the plan's own schedule, many times cheaper where an earlier plan had it too. The
+  // result is overwritten by the next call.
+  const sim::Program& lower_in_place(const Plan& plan, const StepShape& step);
+
  private:
   struct Parameters {  // of one chunk, on one rank
     double dense = 0, experts = 0;
   };
   using Key = std::vector<int>;
 
+  // What a block runs: a forward pass of one chunk, a backward pass of one, or both. -1: none.
+  // Optimizer: a role's tail.
+  struct Pass {
+    sim::Phase phase = sim::Phase::F;
+    int forward = -1, backward = -1;
+    bool operator==(const Pass&) const = default;
+  };
+  struct Held {  // a chunk on a role, and the slots that use it first and make its last gradient
+    std::uint32_t chunk = 0, first_use = 0, last_gradient = 0;
+  };
+  // What the schedule alone decides of a Program: slots and messages. fill() adds the rest.
+  struct Skeleton {
+    sim::Program program;
+    std::vector<Pass> passes;             // per block of the program
+    std::vector<std::vector<Held>> held;  // per role
+  };
+
   using Blocks = std::map<std::array<int, 3>,
                           std::shared_ptr<const sim::Block>>;  // phase, compositions of two chunks
 
+  static Skeleton skeleton(const Plan& plan, const Schedule& schedule);
+  void fill(Skeleton& skeleton, const Plan& plan, const StepShape& step);
   Blocks& blocks_of(const Plan& plan, const Groups& groups,
                     int seq);                 // of plans that agree in all that shapes a block
   int composition(const ChunkLayout& chunk);  // chunks of equal content have equal numbers
@@ -52,9 +76,12 @@ class Lowering {
   const hw::Cluster cluster_;
   const hw::Stack stack_;
   const Params params_;
+  Footprints footprints_;
   std::map<Key, Blocks> blocks_;
   std::map<Key, int> compositions_;
   std::map<std::vector<double>, std::shared_ptr<const sim::Block>> optimizer_blocks_;
+  std::map<std::array<int, 5>, Skeleton> skeletons_;  // schedule, pp, vpp, micro-batches, pairs
+  std::size_t kept_slots_ = 0;                        // in them
 };
 
 // The order with Megatron's expert overlap: from the warm-up on, each backward pass is paired with

@@ -47,18 +47,6 @@ std::vector<ChunkLayout> balanced_layout(ModelParts model, int chunks, bool weig
 
 namespace {
 
-std::string name(const Recompute& recompute) {
-  if (recompute.mode == Recompute::Mode::Full)
-    return recompute.full_layers == 0 ? "full" : fmt::format("full:{}", recompute.full_layers);
-  std::string text;
-  for (const auto& module : spellings(RecomputeModule{})) {
-    if (!(recompute.modules & module.value)) continue;
-    if (!text.empty()) text += '+';
-    text += module.text;
-  }
-  return text;
-}
-
 // Layers per chunk, in runs: "3 4x14 2".
 std::string name(const std::vector<ChunkLayout>& layout) {
   std::string text;
@@ -72,6 +60,19 @@ std::string name(const std::vector<ChunkLayout>& layout) {
 }
 
 }  // namespace
+
+std::string describe(const Recompute& recompute) {
+  if (recompute.mode == Recompute::Mode::None) return "none";
+  if (recompute.mode == Recompute::Mode::Full)
+    return recompute.full_layers == 0 ? "full" : fmt::format("full:{}", recompute.full_layers);
+  std::string text;
+  for (const auto& module : spellings(RecomputeModule{})) {
+    if (!(recompute.modules & module.value)) continue;
+    if (!text.empty()) text += '+';
+    text += module.text;
+  }
+  return text;
+}
 
 // Degrees of 1 are left out, tp and pp excepted; so is what most plans have (ZeRO-1, no recompute,
 // an even layout).
@@ -89,7 +90,7 @@ std::string describe(const Plan& p) {
   text += fmt::format(" {} mbs{}", hw::spelling(p.precision), p.micro_batch);
   if (p.zero != Zero::Optimizer) text += fmt::format(" zero{}", static_cast<int>(p.zero));
   if (p.recompute.mode != Recompute::Mode::None)
-    text += fmt::format(" recompute {}", name(p.recompute));
+    text += fmt::format(" recompute {}", describe(p.recompute));
   int layers = 0, mtp = 0;
   for (const ChunkLayout& c : p.layout) layers += c.layers, mtp += c.mtp;
   if (!p.layout.empty() &&

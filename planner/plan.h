@@ -117,4 +117,7 @@ std::vector<ChunkLayout> balanced_layout(ModelParts model, int chunks, bool weig
 // One line, e.g. "tp1 pp16 dp128 ep64 DualPipe fp8-deepseek mbs1".
 std::string describe(const Plan& p);
 
+// "none", "full", "full:2" (layers per chunk), or the modules: "norm+activation".
+std::string describe(const Recompute& recompute);
+
 }  // namespace reckon::plan

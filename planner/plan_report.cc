@@ -37,11 +37,16 @@ ordered_json row_json(const PlanRow& r, const Scenario& s) {
 ordered_json statistics_json(const SearchStatistics& t) {
   ordered_json rejected = ordered_json::object();
   for (const auto& [reason, count] : t.rejected) rejected[reason] = count;
+  ordered_json searched = ordered_json::object();
+  for (const Dimension& d : t.searched) searched[d.name] = d.values;
   return {{"candidates", t.candidates},
           {"feasible", t.feasible},
+          {"memory_checked", t.memory_checked},
           {"simulated", t.simulated},
           {"pruned_by_bound", t.pruned_by_bound},
           {"rejected", rejected},
+          {"searched", searched},
+          {"not_searched", t.not_searched},
           {"wall_s", t.wall_s},
           {"interrupted", t.interrupted},
           {"certificate",
@@ -52,7 +57,7 @@ ordered_json statistics_json(const SearchStatistics& t) {
 }
 
 std::string verdict_text(const PlanAnswer& a, const Scenario& s) {
-  if (a.plans.empty() && a.statistics.interrupted)
+  if (a.plans.empty() && a.interrupted)
     return "Verdict: interrupted before any plan was simulated.\n";
   if (a.plans.empty())
     return wrapped("Verdict: no plan of this search space can run; the reasons are tallied below.",
@@ -61,7 +66,7 @@ std::string verdict_text(const PlanAnswer& a, const Scenario& s) {
   const Bill* bill = bill_of(best);
   if (bill == nullptr) {
     const NoBill& no = std::get<NoBill>(best.bill);
-    if (a.statistics.interrupted)
+    if (a.interrupted)
       return wrapped(
           fmt::format("Verdict: interrupted before phase \"{}\" had a plan, so there is no "
                       "bill. Best step so far: {}.",
@@ -154,9 +159,12 @@ std::string beside_text(const PlanRow& best, const PlanRow& given) {
 std::string search_text(const SearchStatistics& t) {
   const auto count = [](std::int64_t n) { return grouped(static_cast<double>(n)); };
   std::string out = wrapped(fmt::format(
-      "{} candidates, {} feasible, {} simulated, {} cut by their bound.", count(t.candidates),
-      count(t.feasible), count(t.simulated), count(t.pruned_by_bound)));
-  if (t.best_step.si > 0)
+      "{} candidates, {} feasible, {} simulated, {} cut by their bound. Memory was asked of {}: a "
+      "plan that its bound cuts may not fit.",
+      count(t.candidates), count(t.feasible), count(t.simulated), count(t.pruned_by_bound),
+      count(t.memory_checked)));
+  const bool certified = t.smallest_unexplored_bound.si > 0 || !t.interrupted;
+  if (t.best_step.si > 0 && certified)
     out += wrapped(
         t.smallest_unexplored_bound.si > 0
             ? fmt::format("Certificate: the best step is {:.4f} s and no unexplored plan can take "
@@ -165,7 +173,9 @@ std::string search_text(const SearchStatistics& t) {
             : fmt::format("Certificate: the best step is {:.4f} s; every plan was explored.",
                           t.best_step.si));
   if (t.interrupted)
-    out += wrapped("Interrupted: this is the best so far, and a faster plan may exist.");
+    out += wrapped(
+        "Interrupted: this is the best so far, and a faster plan may exist; what was not looked at "
+        "counts as cut.");
   std::vector<std::pair<std::string, std::int64_t>> reasons(t.rejected.begin(), t.rejected.end());
   std::stable_sort(reasons.begin(), reasons.end(),
                    [](const auto& a, const auto& b) { return a.second > b.second; });
@@ -174,6 +184,12 @@ std::string search_text(const SearchStatistics& t) {
     for (const auto& [reason, n] : reasons) table.rows.push_back({count(n), reason});
     out += text(table);
   }
+  Table searched{.columns = {{"searched", Align::Left}, {"values", Align::Left}}};
+  for (const Dimension& d : t.searched)
+    searched.rows.push_back({d.name, fmt::format("{}", fmt::join(d.values, ", "))});
+  if (!t.searched.empty()) out += text(searched);
+  if (!t.not_searched.empty())
+    out += wrapped(fmt::format("Not searched: {}.", fmt::join(t.not_searched, "; ")));
   return out;
 }
 
@@ -191,7 +207,8 @@ bool PlanAnswer::meets(const Budget& budget) const {
 ordered_json to_json(const PlanAnswer& a, const Scenario& s) {
   ordered_json out = {{"scenario", s.name},
                       {"phase", s.campaign[a.phase].name},
-                      {"meets_budget", a.meets(s.budget)}};
+                      {"meets_budget", a.meets(s.budget)},
+                      {"interrupted", a.interrupted}};
   const Bill* bill = a.plans.empty() ? nullptr : bill_of(a.plans.front());
   out["budget"] = bill != nullptr ? to_json(verdict(*bill, s.budget)) : nullptr;
   out["what_if"] = ordered_json::array();

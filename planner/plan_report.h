@@ -31,6 +31,7 @@ struct PlanAnswer {
   std::optional<StepUse> use;                   // of the first plan
   std::vector<WhatIf> what_ifs;                 // empty if a plan meets the budget
   SearchStatistics statistics;
+  bool interrupted = false;  // the search of some phase was
 
   bool meets(const Budget& budget) const;  // some plan does
 };

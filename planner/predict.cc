@@ -52,8 +52,8 @@ Schedule schedule_of(const Plan& plan, const StepShape& step) {
 }  // namespace
 
 Seconds Predictor::step(const Plan& plan, const StepShape& step) {
-  const sim::Program program = lowering_.lower(plan, step, schedule_of(plan, step));
-  return sim::seconds(sim::run_folded(program, times_).end) + stack_.host_per_step;
+  sim::run_folded(lowering_.lower_in_place(plan, step), times_, scratch_);
+  return sim::seconds(scratch_.end) + stack_.host_per_step;
 }
 
 Predictor::Run Predictor::run(const Plan& plan, const StepShape& step) {

@@ -80,6 +80,7 @@ class Predictor {
   hw::Stack stack_;
   Lowering lowering_;
   sim::BlockTimes times_;
+  sim::FoldedRun scratch_;  // of step()
 };
 
 // One plan, one call. REQUIRES: !why_illegal(...).

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
+#include <limits>
 #include <memory>
 
 #include "planner/best_first.h"
@@ -40,15 +42,30 @@ class PeakMemory {
   std::map<std::array<int, 4>, Schedule> schedules_;
 };
 
+// Whether two choices have one bound: it does not look at ZeRO (step_bound.cc, segments).
+bool same_bound(Choice a, const Choice& b) {
+  a.id = b.id;
+  a.zero = b.zero;
+  return a == b;
+}
+
 // Numbers the distinct layer keys in the order of their first use.
 std::vector<std::uint32_t> affinities(const std::vector<Choice>& choices) {
   std::map<Candidates::LayerKey, std::uint32_t> numbers;
   std::vector<std::uint32_t> result;
   result.reserve(choices.size());
-  for (const Choice& c : choices)
-    result.push_back(
+  const Candidates::LayerKey* last = nullptr;  // neighbours mostly share it
+  for (const Choice& c : choices) {
+    if (last != nullptr && *last == Candidates::layer_key(c)) {
+      result.push_back(result.back());
+      continue;
+    }
+    const auto it =
         numbers.try_emplace(Candidates::layer_key(c), static_cast<std::uint32_t>(numbers.size()))
-            .first->second);
+            .first;
+    last = &it->first;
+    result.push_back(it->second);
+  }
   return result;
 }
 
@@ -60,29 +77,41 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
   SearchStatistics& stats = result.statistics;
   const Candidates space(s, step);
   stats.candidates = space.combinations();
+  stats.searched = space.dimensions();
+  stats.not_searched = space.not_searched();
   const std::vector<Choice> legal = space.legal(stats.rejected);
   const std::vector<std::uint32_t> affinity = affinities(legal);
-  const auto report = [&](std::size_t explored, double best) {
+  const auto plans = static_cast<std::int64_t>(legal.size());
+  const auto report_bounds = [&](std::size_t done) {
     if (options.progress)
-      options.progress({.candidates = stats.candidates,
-                        .explored = static_cast<std::int64_t>(explored),
-                        .best_step = Seconds(best)});
+      options.progress({.plans = plans, .bounded = static_cast<std::int64_t>(done)});
+  };
+  const auto report = [&](const BestFirst& found) {
+    if (options.progress)
+      options.progress(
+          {.plans = plans,
+           .bounded = plans,
+           .settled = static_cast<std::int64_t>(found.sized),
+           .simulated = static_cast<std::int64_t>(found.explored),
+           .best_step = Seconds(found.best.empty() ? 0 : found.cost[found.best.front()])});
   };
 
   const auto threads = static_cast<std::uint32_t>(options.threads);
-  std::vector<Bounded> candidates(legal.size());
-  std::vector<char> bounded(legal.size(), 0);
+  std::vector<Bounded> candidates(legal.size(), {.bound = std::numeric_limits<double>::infinity()});
   on_threads(options.threads, [&](int thread) {
     StepBound bound(s.model, s.cluster, s.stack);
     for (std::size_t i = 0; i < legal.size(); ++i) {
       if (affinity[i] % threads != static_cast<std::uint32_t>(thread)) continue;
       if (options.stop && options.stop->load()) return;
-      candidates[i] = {.bound = bound.of(space.plan(legal[i]), step).si, .affinity = affinity[i]};
-      bounded[i] = 1;
-      if (thread == 0 && i % 1024 == 0) report(0, 0);
+      const bool known = i > 0 && same_bound(legal[i - 1], legal[i]);
+      candidates[i] = {
+          .bound = known ? candidates[i - 1].bound : bound.of(space.plan(legal[i]), step).si,
+          .affinity = affinity[i]};
+      if (thread == 0 && i % 1024 < threads) report_bounds(i);
     }
   });
-  const bool all_bounded = std::count(bounded.begin(), bounded.end(), 0) == 0;
+  const bool all_bounded = std::none_of(candidates.begin(), candidates.end(),
+                                        [](const Bounded& c) { return std::isinf(c.bound); });
 
   std::vector<std::unique_ptr<Predictor>> predictors(threads);
   std::vector<PeakMemory> peaks(threads, PeakMemory(s));
@@ -117,11 +146,13 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
   if (found.too_large > 0)
     stats.rejected["does not fit in memory"] += static_cast<std::int64_t>(found.too_large);
   stats.feasible = static_cast<std::int64_t>(legal.size() - found.too_large);
+  stats.memory_checked = static_cast<std::int64_t>(found.sized);
   stats.simulated = static_cast<std::int64_t>(found.explored);
   stats.pruned_by_bound = stats.feasible - stats.simulated;
   stats.interrupted = found.interrupted || !all_bounded;
   if (!found.best.empty()) stats.best_step = result.best.front().prediction.step;
-  stats.smallest_unexplored_bound = Seconds(found.smallest_unexplored_bound.value_or(0));
+  if (all_bounded)
+    stats.smallest_unexplored_bound = Seconds(found.smallest_unexplored_bound.value_or(0));
   stats.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }

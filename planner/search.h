@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "planner/candidates.h"
 #include "planner/predict.h"
 #include "planner/scenario.h"
 
@@ -24,9 +25,12 @@ struct SearchStatistics {
   std::int64_t candidates = 0;  // combinations looked at
   // Legal, and not found to exceed the memory (a plan that its bound rules out is not asked).
   std::int64_t feasible = 0;         // candidates - rejected = simulated + pruned_by_bound
+  std::int64_t memory_checked = 0;   // of candidates - other rejections; the rest their bound cut
   std::int64_t simulated = 0;        // run in the folded engine
   std::int64_t pruned_by_bound = 0;  // their bound said enough
   std::map<std::string, std::int64_t> rejected;  // by reason
+  std::vector<Dimension> searched;               // the space, loop by loop
+  std::vector<std::string> not_searched;         // what may be legal and is in no loop
   double wall_s = 0;
   Seconds best_step;
   Seconds smallest_unexplored_bound;  // certificate: no unexplored plan is faster. 0: all explored
@@ -42,7 +46,10 @@ struct SearchResult {
 };
 
 struct SearchProgress {
-  std::int64_t candidates = 0, explored = 0;
+  std::int64_t plans = 0;    // legal ones
+  std::int64_t bounded = 0;  // of them; all, once any is settled
+  std::int64_t settled = 0;  // of them, in order of their bounds
+  std::int64_t simulated = 0;
   Seconds best_step;  // 0: none yet
 };
 

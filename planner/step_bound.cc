@@ -53,10 +53,12 @@ StepBound::StepBound(const ModelShape& model, const hw::Cluster& cluster, const 
 
 StepBound::Segment StepBound::segment(const Plan& plan, const Groups& groups, int seq,
                                       const ChunkLayout& chunk) {
-  const ChunkContext context{model_, params_, plan, stack_, groups, seq};
+  const ChunkContext context{
+      model_, params_, plan, stack_, groups, footprints_.of(model_, plan, groups), seq};
   const bool no_input_gradient = chunk.layers == 0 && chunk.embedding;
   Segment result;
   std::vector<double> end, hidden_end;
+  std::vector<hw::Cost> costs;
   for (const auto& [index, phase] :
        {std::pair{kF, Phase::F}, {kB, Phase::B}, {kW, Phase::W}, {kBW, Phase::BW}}) {
     if (phase == Phase::B && no_input_gradient) continue;
@@ -68,9 +70,11 @@ StepBound::Segment StepBound::segment(const Plan& plan, const Groups& groups, in
     end.assign(block->ops.size(), 0);
     hidden_end.assign(block->ops.size(), 0);
     long kernels = 0;
+    costs.clear();
+    for (const sim::Work& w : block->works) costs.push_back(hw::cost(w, cluster_, stack_));
     for (std::size_t i = 0; i < block->ops.size(); ++i) {
       const sim::Op& op = block->ops[i];
-      const hw::Cost cost = hw::cost(block->works[op.work], cluster_, stack_);
+      const hw::Cost& cost = costs[op.work];
       const bool expert = op.stream == sim::Stream::Expert;
       double& stream = free[static_cast<std::size_t>(op.stream)];
       double& hidden_stream = hidden_free[static_cast<std::size_t>(op.stream)];

@@ -8,6 +8,7 @@
 
 #include "hw-models/machine.h"
 #include "hw-models/stack.h"
+#include "planner/chunk_block.h"
 #include "planner/groups.h"
 #include "planner/model.h"
 #include "planner/plan.h"
@@ -70,6 +71,7 @@ class StepBound {
   const Params params_;
   std::vector<int> kind_of_layer_;
   std::vector<int> first_of_kind_;  // a layer of each kind
+  Footprints footprints_;
   std::map<std::vector<int>, Segments> segments_;
   std::map<std::array<int, 5>, Profile> profiles_;
 };

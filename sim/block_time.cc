@@ -102,11 +102,16 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
   work_costs.reserve(block.works.size());
   for (const Work& w : block.works) work_costs.push_back(cost_of(w));
 
-  std::array<std::vector<std::uint32_t>, kStreams> queue;
+  // The ops of each stream, in order: head[q], then `next` op by op.
+  std::vector<std::uint32_t> next(n, kNone);
+  std::array<std::uint32_t, kStreams> head, tail;
+  head.fill(kNone), tail.fill(kNone);
   long kernels = 0;
   for (std::uint32_t i = 0; i < n; ++i) {
     const Op& op = block.ops[i];
-    queue[static_cast<std::size_t>(op.stream)].push_back(i);
+    const auto q = static_cast<std::size_t>(op.stream);
+    (tail[q] == kNone ? head[q] : next[tail[q]]) = i;
+    tail[q] = i;
     const OpCost& c = work_costs[op.work];
     kernels += c.kernels;
     check(std::isfinite(c.alone.si) && c.alone.si >= 0, "an op takes a finite time");
@@ -114,35 +119,32 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
   }
 
   t.spans.resize(n);
-  std::vector<bool> done(n, false);
-  std::array<std::size_t, kStreams> head{};
+  std::vector<char> done(n, 0);
   std::array<std::uint32_t, kStreams> running;
   std::array<double, kStreams> left{};  // seconds of the running op at its own speed
   running.fill(kNone);
+  std::array<Running, kStreams> active;
+  std::array<std::size_t, kStreams> stream_of{};
   double now = 0, nic_time = 0, sm_time = 0, compute_time = 0;
 
   for (std::size_t finished = 0; finished < n;) {
     // Start what can start. One pass is enough: nothing ends in between.
-    for (std::size_t q = 0; q < kStreams; ++q) {
-      if (running[q] != kNone || head[q] == queue[q].size()) continue;
-      const std::uint32_t i = queue[q][head[q]];
-      const Op& op = block.ops[i];
-      const auto* w = block.waits.data() + op.first_wait;
-      if (!std::all_of(w, w + op.waits, [&](std::uint32_t d) { return done[d]; })) continue;
-      running[q] = i;
-      left[q] = work_costs[op.work].alone.si;
-      t.spans[i].start = ticks(Seconds(now));
-    }
-
-    std::array<Running, kStreams> active;
-    std::array<std::size_t, kStreams> stream_of;
     int count = 0;
-    for (std::size_t q = 0; q < kStreams; ++q)
-      if (running[q] != kNone) {
-        stream_of[static_cast<std::size_t>(count)] = q;
-        active[static_cast<std::size_t>(count++)] = {&work_costs[block.ops[running[q]].work],
-                                                     !is_compute(static_cast<Stream>(q)), 0};
+    for (std::size_t q = 0; q < kStreams; ++q) {
+      if (running[q] == kNone) {
+        const std::uint32_t i = head[q];
+        if (i == kNone) continue;
+        const Op& op = block.ops[i];
+        const auto* w = block.waits.data() + op.first_wait;
+        if (!std::all_of(w, w + op.waits, [&](std::uint32_t d) { return done[d] != 0; })) continue;
+        running[q] = i;
+        left[q] = work_costs[op.work].alone.si;
+        t.spans[i].start = ticks(Seconds(now));
       }
+      const auto c = static_cast<std::size_t>(count++);
+      stream_of[c] = q;
+      active[c] = {&work_costs[block.ops[running[q]].work], !is_compute(static_cast<Stream>(q)), 0};
+    }
     check(count > 0, "a block never waits for itself");
     fill_speeds<kStreams>(active.data(), count);
 
@@ -166,10 +168,10 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
       if (left[q] <= 1e-15 + 1e-12 * c.alone.si) {
         const std::uint32_t i = running[q];
         t.spans[i].end = ticks(Seconds(now + step));
-        done[i] = true;
+        done[i] = 1;
         ++finished;
         running[q] = kNone;
-        ++head[q];
+        head[q] = next[i];
       }
     }
     if (computing) compute_time += step;

@@ -6,8 +6,8 @@
 
 namespace reckon {
 
-void check_failed(const char* claim, std::source_location where) {
-  fmt::print(stderr, "{}:{}: broken invariant: {}\n", where.file_name(), where.line(), claim);
+void check_failed(const char* claim, const char* file, int line) {
+  fmt::print(stderr, "{}:{}: broken invariant: {}\n", file, line, claim);
   std::abort();
 }
 

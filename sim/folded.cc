@@ -15,8 +15,14 @@ namespace reckon::sim {
 const BlockTime& BlockTimes::of(const std::shared_ptr<const Block>& block) {
   const auto it = entries_.find(block.get());
   if (it != entries_.end()) return it->second.time;
-  return entries_.emplace(block.get(), Entry{block, time_block(*block, cost_of_, host_per_kernel_)})
+  const CostOf known = [this](const Work& work) { return cost(work); };
+  return entries_.emplace(block.get(), Entry{block, time_block(*block, known, host_per_kernel_)})
       .first->second.time;
+}
+
+const OpCost& BlockTimes::cost(const Work& work) {
+  const auto it = costs_.find(work);
+  return it != costs_.end() ? it->second : costs_.emplace(work, cost_of_(work)).first->second;
 }
 
 namespace {
@@ -35,8 +41,15 @@ struct SyncCost {
 }  // namespace
 
 FoldedRun run_folded(const Program& program, BlockTimes& times) {
+  FoldedRun run;
+  run_folded(program, times, run);
+  return run;
+}
+
+void run_folded(const Program& program, BlockTimes& times, FoldedRun& run) {
   const std::size_t roles = program.roles.size();
   std::vector<const BlockTime*> block_time;
+  block_time.reserve(program.blocks.size());
   for (const auto& b : program.blocks) block_time.push_back(&times.of(b));
   std::vector<OpCost> work_cost;
   std::vector<SimTime> work_time;
@@ -45,34 +58,59 @@ FoldedRun run_folded(const Program& program, BlockTimes& times) {
     work_time.push_back(ticks(work_cost.back().alone));
   }
 
-  FoldedRun run;
-  run.roles.resize(roles);
+  run.end = {};
+  run.slowest = 0;
+  run.roles.assign(roles, {});
   run.slots.resize(roles);
   run.tail_start.resize(roles);
-  std::vector<SimTime> clock(roles);
-  std::vector<std::size_t> next(roles, 0), next_sync(roles, 0);
-  std::vector<SimTime> data_free(roles);  // when the role's Data stream is free
 
-  // Parameter gathers start with the step, in order; each slot that needs one may start when its
-  // first bucket is there and can't end before its last one is.
-  struct Gather {
-    SimTime first, last;
-    bool set = false;
+  // Of a block, what its slots ask for. `flight`: of the last message to it, on its way beside the
+  // block; most of them are alike.
+  struct Call {
+    SimTime duration;
+    double nic_share = 0;
+    std::uint32_t flight_work = ~0u;
+    SimTime flight;
   };
-  std::vector<std::vector<Gather>> gathers(roles);
+  std::vector<Call> calls;
+  calls.reserve(block_time.size());
+  for (const BlockTime* b : block_time)
+    calls.push_back({.duration = b->duration, .nic_share = b->nic_share});
+
+  // Parameter gathers start with the step, in order; each slot that needs some may start when the
+  // first bucket of the first is there and can't end before the last one is.
+  struct Gather {
+    std::uint32_t slot = 0;
+    SimTime first, last;
+  };
+  struct Walk {  // where a role stands
+    SlotSpan* spans = nullptr;
+    std::size_t next = 0;  // slot
+    SimTime clock;
+    SimTime data_free;          // when its Data stream is free
+    std::size_t next_sync = 0;  // gathers passed over
+    std::vector<Gather> gathers;
+    std::size_t next_gather = 0;
+    SimTime busy[6], wait;  // by phase of the slot
+  };
+  std::vector<Walk> walks(roles);
   for (std::size_t r = 0; r < roles; ++r) {
     const Role& role = program.roles[r];
     run.slots[r].resize(role.slots.size());
+    Walk& walk = walks[r];
+    walk.spans = run.slots[r].data();
     for (const Sync& sync : role.syncs) {
       if (!sync.before) continue;
-      if (gathers[r].empty()) gathers[r].resize(role.slots.size());
       const SimTime piece = work_time[sync.work];
-      Gather& g = gathers[r][sync.slot];
-      if (!g.set) g.first = data_free[r] + piece;
-      g.set = true;
-      data_free[r] += static_cast<std::int64_t>(sync.buckets) * piece;
-      g.last = data_free[r];
+      auto g = std::find_if(walk.gathers.begin(), walk.gathers.end(),
+                            [&](const Gather& known) { return known.slot == sync.slot; });
+      if (g == walk.gathers.end())
+        g = walk.gathers.insert(g, {.slot = sync.slot, .first = walk.data_free + piece});
+      walk.data_free += static_cast<std::int64_t>(sync.buckets) * piece;
+      g->last = walk.data_free;
     }
+    std::sort(walk.gathers.begin(), walk.gathers.end(),
+              [](const Gather& a, const Gather& b) { return a.slot < b.slot; });
   }
 
   std::size_t unfinished = roles;
@@ -80,73 +118,75 @@ FoldedRun run_folded(const Program& program, BlockTimes& times) {
     bool progress = false;
     for (std::size_t r = 0; r < roles; ++r) {
       const Role& role = program.roles[r];
-      RoleTime& account = run.roles[r];
-      while (next[r] < role.slots.size()) {
-        const Slot& slot = role.slots[next[r]];
-        const BlockTime& bt = *block_time[slot.block];
-        SimTime ready = clock[r];
+      Walk& walk = walks[r];
+      const std::size_t slots = role.slots.size();
+      while (walk.next < slots) {
+        const Slot& slot = role.slots[walk.next];
+        Call& call = calls[slot.block];
+        SimTime ready = walk.clock;
         bool blocked = false;
-        for (std::uint32_t k = 0; k < slot.messages && !blocked; ++k) {
-          const Message& m = role.messages[slot.first_message + k];
-          if (m.slot >= next[m.role] || (m.role == r && m.slot >= next[r])) {
+        const Message* const messages = role.messages.data() + slot.first_message;
+        for (std::uint32_t k = 0; k < slot.messages; ++k) {
+          const Message& m = messages[k];
+          const Walk& sender = walks[m.role];
+          if (m.slot >= sender.next) {
             blocked = true;
             break;
           }
-          SimTime arrival = run.slots[m.role][m.slot].end;
-          if (!program.blocking_messages)
-            arrival += stretched(work_time[m.work], bt.nic_share * work_cost[m.work].nic_share);
+          SimTime arrival = sender.spans[m.slot].end;
+          if (!program.blocking_messages) {
+            if (call.flight_work != m.work) {
+              call.flight_work = m.work;
+              call.flight =
+                  stretched(work_time[m.work], call.nic_share * work_cost[m.work].nic_share);
+            }
+            arrival += call.flight;
+          }
           ready = std::max(ready, arrival);
         }
         if (blocked) break;
 
-        SimTime duration = bt.duration;
+        SimTime duration = call.duration;
         if (program.blocking_messages)  // both ends hold their stream while a message moves
-          for (std::uint32_t k = 0; k < slot.messages; ++k)
-            duration += work_time[role.messages[slot.first_message + k].work];
+          for (std::uint32_t k = 0; k < slot.messages; ++k) duration += work_time[messages[k].work];
         SimTime start = ready;
         SimTime end = start + duration;
-        if (!gathers[r].empty() && gathers[r][next[r]].set) {
-          const Gather& g = gathers[r][next[r]];
+        if (walk.next_gather < walk.gathers.size() &&
+            walk.gathers[walk.next_gather].slot == walk.next) {
+          const Gather& g = walk.gathers[walk.next_gather++];
           start = std::max(start, g.first);
           end = std::max(start + duration, g.last);
         }
         // Gradient reductions of earlier slots that still run take SMs from this one.
-        if (data_free[r] > start && next_sync[r] > 0) {
-          const SimTime shared = std::min(data_free[r], end) - start;
-          const Sync& last = role.syncs[next_sync[r] - 1];
+        if (walk.data_free > start && walk.next_sync > 0) {
+          const SimTime shared = std::min(walk.data_free, end) - start;
+          const Sync& last = role.syncs[walk.next_sync - 1];
           if (!last.before) end += ticks(seconds(shared) * (0.5 * work_cost[last.work].sm_share));
         }
-        run.slots[r][next[r]] = {start, end};
-        account.wait += start - clock[r];
+        walk.spans[walk.next] = {start, end};
+        walk.wait += start - walk.clock;
         const SimTime busy = end - start;
-        switch (slot.phase) {
-          case Phase::F: account.f += busy; break;
-          case Phase::B: account.b += busy; break;
-          case Phase::W: account.w += busy; break;
-          case Phase::BW: account.bw += busy; break;
-          case Phase::FB: account.fb += busy; break;
-          case Phase::Optimizer: check(false, "the optimizer is a role's tail, not a slot");
-        }
-        clock[r] = end;
+        walk.busy[static_cast<std::size_t>(slot.phase)] += busy;
+        walk.clock = end;
         // Reductions that this slot feeds: the first bucket is ready after 1/buckets of it, the
         // last at its end.
-        for (; next_sync[r] < role.syncs.size(); ++next_sync[r]) {
-          const Sync& sync = role.syncs[next_sync[r]];
+        for (; walk.next_sync < role.syncs.size(); ++walk.next_sync) {
+          const Sync& sync = role.syncs[walk.next_sync];
           if (sync.before) continue;
-          if (sync.slot != next[r]) break;
+          if (sync.slot != walk.next) break;
           const auto buckets = static_cast<std::int64_t>(sync.buckets);
           const SimTime piece =
-              buckets > 1 ? stretched(work_time[sync.work], bt.nic_share) : work_time[sync.work];
+              buckets > 1 ? stretched(work_time[sync.work], call.nic_share) : work_time[sync.work];
           const SimTime first_ready = start + SimTime{busy.ps / buckets};
-          const SimTime begin = std::max(data_free[r], first_ready);
-          data_free[r] = std::max(begin + buckets * piece, std::max(end, data_free[r]) + piece);
+          const SimTime begin = std::max(walk.data_free, first_ready);
+          walk.data_free = std::max(begin + buckets * piece, std::max(end, walk.data_free) + piece);
         }
-        ++next[r];
+        ++walk.next;
         progress = true;
       }
-      if (next[r] == role.slots.size()) {
+      if (walk.next == slots) {
         --unfinished;
-        ++next[r];  // counted once; larger than any slot index, so that messages see it as done
+        ++walk.next;  // counted once; larger than any slot index, so that messages see it as done
         progress = true;
       }
     }
@@ -154,21 +194,29 @@ FoldedRun run_folded(const Program& program, BlockTimes& times) {
   }
 
   for (std::size_t r = 0; r < roles; ++r) {
+    Walk& walk = walks[r];
+    const auto busy = [&](Phase phase) { return walk.busy[static_cast<std::size_t>(phase)]; };
+    check(busy(Phase::Optimizer) == SimTime{}, "the optimizer is a role's tail, not a slot");
     RoleTime& account = run.roles[r];
-    if (data_free[r] > clock[r]) {
-      account.gradients = data_free[r] - clock[r];
-      clock[r] = data_free[r];
+    account = {.f = busy(Phase::F),
+               .b = busy(Phase::B),
+               .w = busy(Phase::W),
+               .bw = busy(Phase::BW),
+               .fb = busy(Phase::FB),
+               .wait = walk.wait};
+    if (walk.data_free > walk.clock) {
+      account.gradients = walk.data_free - walk.clock;
+      walk.clock = walk.data_free;
     }
-    run.tail_start[r] = clock[r];
+    run.tail_start[r] = walk.clock;
     account.tail = block_time[program.roles[r].tail]->duration;
-    clock[r] += account.tail;
-    if (clock[r] > run.end) {
-      run.end = clock[r];
+    walk.clock += account.tail;
+    if (walk.clock > run.end) {
+      run.end = walk.clock;
       run.slowest = static_cast<std::uint32_t>(r);
     }
   }
-  for (std::size_t r = 0; r < roles; ++r) run.roles[r].idle = run.end - clock[r];
-  return run;
+  for (std::size_t r = 0; r < roles; ++r) run.roles[r].idle = run.end - walks[r].clock;
 }
 
 }  // namespace reckon::sim

@@ -14,14 +14,15 @@
 
 namespace reckon::sim {
 
-// Block times, kept by the block's identity. Holds the blocks alive; grows until it dies.
+// Block times, kept by the block's identity, and op costs by what the op does. Holds the blocks
+// alive; grows until it dies.
 class BlockTimes {
  public:
   BlockTimes(CostOf cost_of, Seconds host_per_kernel)
       : cost_of_(std::move(cost_of)), host_per_kernel_(host_per_kernel) {}
 
   const BlockTime& of(const std::shared_ptr<const Block>& block);
-  OpCost cost(const Work& work) const { return cost_of_(work); }
+  const OpCost& cost(const Work& work);
 
  private:
   struct Entry {
@@ -30,7 +31,11 @@ class BlockTimes {
   };
   CostOf cost_of_;
   Seconds host_per_kernel_;
-  std::unordered_map<const Block*, Entry> entries_;  // looked up, never iterated
+  struct WorkHash {
+    std::size_t operator()(const Work& work) const { return hash(work); }
+  };
+  std::unordered_map<Work, OpCost, WorkHash> costs_;  // looked up, never iterated
+  std::unordered_map<const Block*, Entry> entries_;   // looked up, never iterated
 };
 
 // One role's calendar. The parts add up to `end`.
@@ -56,5 +61,8 @@ struct FoldedRun {
 
 // Errors: a Program whose slots wait for each other in a circle is a broken invariant.
 FoldedRun run_folded(const Program& program, BlockTimes& times);
+
+// The same into `run`, whose storage is used again.
+void run_folded(const Program& program, BlockTimes& times, FoldedRun& run);
 
 }  // namespace reckon::sim

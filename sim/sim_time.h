@@ -2,7 +2,6 @@
 // tick.
 #pragma once
 
-#include <cmath>
 #include <compare>
 #include <cstdint>
 
@@ -21,11 +20,15 @@ struct SimTime {
   constexpr SimTime& operator+=(SimTime o) { return ps += o.ps, *this; }
 };
 
-// Nearest tick.
-inline SimTime ticks(Seconds d) {
-  return {std::llround(d.si * 1e12)};
+// Nearest tick; halves away from zero, as std::llround, which is a call into libm. The cast cuts
+// the fraction off and the difference is exact.
+constexpr SimTime ticks(Seconds d) {
+  const double ps = d.si * 1e12;
+  const auto whole = static_cast<std::int64_t>(ps);
+  const double rest = ps - static_cast<double>(whole);
+  return {whole + (rest >= 0.5 ? 1 : rest <= -0.5 ? -1 : 0)};
 }
-inline SimTime operator+(SimTime t, Seconds d) {
+constexpr SimTime operator+(SimTime t, Seconds d) {
   return t + ticks(d);
 }
 constexpr Seconds seconds(SimTime t) {

@@ -80,7 +80,7 @@ const char* name(Stream stream) {
     case Stream::Data: return "data";
     case Stream::Pipe: return "pipe";
   }
-  check_failed("every stream has a name", std::source_location::current());
+  check_failed("every stream has a name");
 }
 
 const char* name(Phase phase) {
@@ -92,7 +92,7 @@ const char* name(Phase phase) {
     case Phase::FB: return "FB";
     case Phase::Optimizer: return "optimizer";
   }
-  check_failed("every phase has a name", std::source_location::current());
+  check_failed("every phase has a name");
 }
 
 std::string chrome_trace(const Timeline& timeline) {

@@ -1,6 +1,7 @@
 #include "sim/work.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace reckon::sim {
 
@@ -41,6 +42,69 @@ struct FlopCount {
 };
 
 }  // namespace
+
+namespace {
+
+// Multiply and fold (Knuth's golden-ratio constant), field by field.
+struct Hash {
+  std::uint64_t state = 0;
+
+  void mix(std::uint64_t x) {
+    state = (state ^ x) * 0x9E3779B97F4A7C15u;
+    state ^= state >> 32;
+  }
+  // Adding zero makes -0, which is equal to 0, the same.
+  void mix(double x) { mix(std::bit_cast<std::uint64_t>(x + 0.0)); }
+  void mix(std::int64_t x) { mix(static_cast<std::uint64_t>(x)); }
+  void mix(Bytes b) { mix(b.si); }
+  void mix(Group g) {
+    mix(static_cast<std::uint64_t>(g.size) << 32 | static_cast<std::uint64_t>(g.per_node));
+  }
+  // What is left of a work: enumerations and small counts.
+  void mix_small(int a, int b = 0, int c = 0) {
+    mix(static_cast<std::uint64_t>(a) << 40 ^ static_cast<std::uint64_t>(b) << 20 ^
+        static_cast<std::uint64_t>(c));
+  }
+
+  void operator()(const MatMul& o) {
+    mix(o.m), mix(o.n), mix(o.k), mix(o.batch);
+    mix_small(static_cast<int>(o.pass), static_cast<int>(o.dtype));
+  }
+  void operator()(const GroupedMatMul& o) {
+    mix(o.groups), mix(o.m), mix(o.n), mix(o.k);
+    mix_small(static_cast<int>(o.pass), static_cast<int>(o.dtype));
+  }
+  // kv_heads, qk_dim and v_dim belong to the model: they tell no two works of it apart.
+  void operator()(const Attention& o) {
+    mix(o.batch), mix(o.heads), mix(o.seq_q), mix(o.seq_k), mix(o.window);
+    mix_small(static_cast<int>(o.dtype), o.causal, o.backward);
+  }
+  void operator()(const MemoryBound& o) {
+    mix(o.traffic);
+    mix_small(static_cast<int>(o.kind), o.kernels);
+  }
+  void operator()(const Collective& o) {
+    mix(o.bytes), mix(o.group);
+    mix_small(static_cast<int>(o.kind));
+  }
+  void operator()(const TokenExchange& o) {
+    mix(o.tokens), mix(o.remote_nodes), mix(o.bytes_per_token), mix(o.group);
+    mix_small(o.combine, o.node_forwarding);
+  }
+  void operator()(const Transfer& o) {
+    mix(o.bytes);
+    mix_small(o.inter_node);
+  }
+  void operator()(const Barrier& o) { mix(o.group); }
+};
+
+}  // namespace
+
+std::size_t hash(const Work& work) {
+  Hash h{.state = work.index()};
+  std::visit([&](const auto& op) { h(op); }, work);
+  return h.state;
+}
 
 Flops flops(const Work& work) {
   return Flops(std::visit(FlopCount{}, work));

@@ -2,6 +2,7 @@
 // the trainer runs.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <variant>
 
@@ -126,6 +127,9 @@ struct Barrier {
 
 using Work = std::variant<MatMul, GroupedMatMul, Attention, MemoryBound, Collective, TokenExchange,
                           Transfer, Barrier>;
+
+// Equal works have equal hashes; nothing but the content enters.
+std::size_t hash(const Work& work);
 
 // 2 per multiply-add; attention counts only the (query, key) pairs that the mask lets through; 0
 // for the rest.

@@ -124,6 +124,12 @@ TEST_CASE("no plan, no bill and no budget each have their own verdict") {
         std::string::npos);
   CHECK(to_json(no_bill, s)["plans"][0]["gpu_hours"].is_null());
 
+  PlanAnswer stopped = no_bill;
+  stopped.interrupted = true;
+  CHECK(to_text(stopped, s).find("interrupted before phase \"long\" had a plan") !=
+        std::string::npos);
+  CHECK(to_json(stopped, s)["interrupted"] == true);
+
   PlanAnswer free;
   free.plans = {row(20, 900e3)};
   CHECK(free.meets(s.budget));

@@ -196,11 +196,25 @@ TEST_CASE("a stopped search says so and answers with what it has") {
   const SearchResult none = search(c.scenario, c.step, {.stop = &stop});
   CHECK(none.statistics.interrupted);
   CHECK(none.best.empty());
+  CHECK(none.statistics.smallest_unexplored_bound.si == 0);
+
+  // While bounds are worked out: those that are known are enough for an answer.
+  stop = false;
+  const SearchResult early =
+      search(c.scenario, c.step,
+             {.front_within = 100, .stop = &stop, .progress = [&](const SearchProgress& p) {
+                if (p.bounded > 0) stop = true;
+              }});
+  CHECK(early.statistics.interrupted);
+  CHECK(early.best.size() == 10);
+  CHECK(early.statistics.memory_checked < early.statistics.feasible);
+  CHECK(early.statistics.smallest_unexplored_bound.si == 0);
+
   stop = false;
   const SearchResult some = search(
       c.scenario, c.step,
       {.keep = 3, .front_within = 100, .stop = &stop, .progress = [&](const SearchProgress& p) {
-         if (p.explored > 0) stop = true;
+         if (p.simulated > 0) stop = true;
        }});
   CHECK(some.statistics.interrupted);
   CHECK(some.best.size() == 3);
@@ -219,6 +233,11 @@ TEST_CASE("every candidate that the walk calls legal is, and what it drops is no
       INFO(describe(p));
       REQUIRE_FALSE(why);
       REQUIRE(world_size(p) == c.scenario.cluster.gpus);
+      // The walk drops micro-batches by this floor: it must be one.
+      const int m = static_cast<int>(c.step.global_batch / (p.dp * p.micro_batch));
+      REQUIRE(space.least_memory(p) <= memory_use(c.scenario.model, p, c.scenario.stack, c.step,
+                                                  make_schedule(p.schedule, p.pp, p.vpp, m))
+                                           .peak);
       REQUIRE(choice.id > last);
       last = choice.id;
       ++count;
