@@ -105,6 +105,11 @@ struct CostOf {
   }
   // Ranks exchange through memory, copied by their own cores.
   std::optional<sim::OpCost> exchange(double seconds) const { return compute(seconds); }
+  std::optional<sim::OpCost> meeting(double seconds) const {
+    auto c = compute(seconds);
+    c->drift = level.drift;
+    return c;
+  }
 
   std::optional<sim::OpCost> operator()(const sim::MatMul& op) const {
     const MeasuredProduct* p = find_product(level, op.pass, op.dtype);
@@ -148,7 +153,7 @@ struct CostOf {
     for (const MeasuredCollective& c : level.collectives)
       if (c.kind == kind && (best == nullptr || c.ranks <= ranks)) best = &c;
     if (best == nullptr) return std::nullopt;
-    return exchange(read_curve(best->curve, bytes));
+    return meeting(read_curve(best->curve, bytes));
   }
   std::optional<sim::OpCost> operator()(const sim::Collective& op) const {
     return collective(op.kind, op.group.size, op.bytes.si);
@@ -261,6 +266,10 @@ static void fields(V& v, MeasuredLevel& l) {
   v("active", l.active, {.doc = "ranks at work at once", .required = true, .min = 1, .max = 1e5});
   v("gap", l.gap, {.doc = "between two ops of a stream", .required = true, .max = 1});
   v("per_step", l.per_step, {.doc = "of a step, beside its ops", .required = true, .max = 60});
+  v("drift", l.drift,
+    {.doc = "wait for other ranks, per root of the time since they met",
+     .required = true,
+     .max = 1});
   v("products", l.products, {.doc = "matrix products", .required = true});
   v("attention", l.attention, {.doc = "attention", .required = true});
   v("memory", l.memory, {.doc = "memory-bound kernels", .required = true});

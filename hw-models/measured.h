@@ -55,6 +55,7 @@ struct MeasuredLevel {
   int active = 1;    // ranks at work at once
   Seconds gap;       // between two ops of a stream
   Seconds per_step;  // of a training step, beside its ops
+  double drift = 0;  // sim::OpCost::drift of collectives
   std::vector<MeasuredProduct> products;
   std::vector<MeasuredAttention> attention;
   std::vector<MeasuredMemory> memory;

@@ -203,6 +203,14 @@ hw::MeasuredLevel level_from(const Measurements& m, const Models& models) {
   for (auto& [kind, c] : curves)
     level.collectives.push_back({.kind = kind, .ranks = m.ranks, .curve = std::move(c)});
   to_training_regime(level, models);
+  double waited = 0, since = 0;  // least squares of wait = drift sqrt(since)
+  for (const real::StepSamples::Meeting& e : m.steps.meetings) {
+    const auto cost = hw::measured_cost(level, e.work);
+    if (!cost) continue;
+    waited += std::max(0.0, e.seconds - cost->alone.si) * std::sqrt(e.since);
+    since += e.since;
+  }
+  if (since > 0) level.drift = waited / since;
   return level;
 }
 

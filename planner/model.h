@@ -42,7 +42,7 @@ struct Moe {
   // Of the trainer alone: no figure of the planner depends on them.
   bool normalised_weights = true;  // the chosen scores are divided by their sum
   double route_scale = 1;          // and multiplied by this
-  std::vector<bool> layers;  // which layers are mixtures; size == ModelShape::layers
+  std::vector<bool> layers;        // which layers are mixtures; size == ModelShape::layers
   bool operator==(const Moe&) const = default;
 };
 

@@ -290,6 +290,41 @@ plan::ModelShape calibration_model(int hidden, bool latent) {
 
 }  // namespace
 
+namespace {
+
+// The op of an event; null of a collective beside the slots.
+const sim::Op* op_of(const Trainer& trainer, const sim::Event& event) {
+  const sim::Role& role = trainer.program().roles[event.role];
+  const std::uint32_t block =
+      event.slot < role.slots.size() ? role.slots[event.slot].block : role.tail;
+  const sim::Block& b = *trainer.program().blocks[block];
+  return event.op < b.ops.size() ? &b.ops[event.op] : nullptr;
+}
+
+const sim::Work& work_of(const Trainer& trainer, const sim::Event& event) {
+  const sim::Role& role = trainer.program().roles[event.role];
+  const std::uint32_t block =
+      event.slot < role.slots.size() ? role.slots[event.slot].block : role.tail;
+  const sim::Block& b = *trainer.program().blocks[block];
+  return b.works[b.ops[event.op].work];
+}
+
+// Some steps of a job; `see` is called by every rank after each.
+void recorded(const Job& job, const CalibrationOptions& options,
+              const std::function<void(const Trainer&, const StepResult&)>& see) {
+  run_local(options.ranks, [&](Transport& transport) {
+    stay_on_core(transport.rank(), transport.size());
+    Trainer trainer(job, transport);
+    trainer.step();
+    for (int i = 0; i < (options.quick ? 2 : 4); ++i) {
+      const StepResult r = trainer.step(true);
+      see(trainer, r);
+    }
+  });
+}
+
+}  // namespace
+
 StepSamples measure_steps(const CalibrationOptions& options, const hw::Cluster& cluster,
                           const hw::Stack& stack) {
   StepSamples out;
@@ -300,6 +335,7 @@ StepSamples measure_steps(const CalibrationOptions& options, const hw::Cluster& 
   };
   std::vector<Size> sizes = {{64, 48, false}, {96, 96, true}, {160, 192, false}, {320, 96, true}};
   if (!options.quick) sizes.insert(sizes.end(), {{320, 320, false}, {480, 192, true}});
+  std::mutex mutex;
   for (const Size& size : sizes) {
     if (options.progress)
       options.progress(static_cast<int>(out.models.size()), static_cast<int>(sizes.size()));
@@ -312,35 +348,41 @@ StepSamples measure_steps(const CalibrationOptions& options, const hw::Cluster& 
     job.plan.zero = plan::Zero::None;
     job.plan.precision = plan::Precision::Fp32;
     job.plan.layout = plan::balanced_layout({.layers = job.model.layers}, 1);
-    std::mutex mutex;
-    run_local(options.ranks, [&](Transport& transport) {
-      stay_on_core(transport.rank(), transport.size());
-      Trainer trainer(job, transport);
-      trainer.step();
-      for (int i = 0; i < (options.quick ? 2 : 4); ++i) {
-        const StepResult r = trainer.step(true);
-        const Executor& e = trainer.executor();
-        const sim::Role& role = trainer.program().roles[e.role()];
-        const std::lock_guard lock(mutex);
-        double inside = 0;
-        sim::SimTime last{-1};
-        std::uint32_t slot = ~0u;
-        for (const sim::Event& event : e.events()) {
-          const double seconds = sim::seconds(event.end - event.start).si;
-          inside += seconds;
-          const std::uint32_t block =
-              event.slot < role.slots.size() ? role.slots[event.slot].block : role.tail;
-          const sim::Block& b = *trainer.program().blocks[block];
-          if (event.op >= b.ops.size()) continue;  // a sync
-          if (event.slot == slot && last.ps >= 0) {
-            gaps += sim::seconds(event.start - last).si;
-            gap_count += 1;
-          }
-          slot = event.slot, last = event.end;
-          ops.push_back({b.works[b.ops[event.op].work], seconds});
+    recorded(job, options, [&](const Trainer& trainer, const StepResult& r) {
+      const Executor& e = trainer.executor();
+      const std::lock_guard lock(mutex);
+      double inside = 0;
+      sim::SimTime last{-1};
+      std::uint32_t slot = ~0u;
+      for (const sim::Event& event : e.events()) {
+        const double seconds = sim::seconds(event.end - event.start).si;
+        inside += seconds;
+        const sim::Op* op = op_of(trainer, event);
+        if (op == nullptr) continue;
+        if (event.slot == slot && last.ps >= 0) {
+          gaps += sim::seconds(event.start - last).si;
+          gap_count += 1;
         }
-        outside += r.seconds - inside;
-        steps += 1;
+        slot = event.slot, last = event.end;
+        ops.push_back({work_of(trainer, event), seconds});
+      }
+      outside += r.seconds - inside;
+      steps += 1;
+    });
+    if (options.ranks == 1 || size.seq % (2 * options.ranks) != 0) continue;
+    job.plan.dp = 1;
+    job.plan.cp = options.ranks;
+    job.step.global_batch = 3;
+    recorded(job, options, [&](const Trainer& trainer, const StepResult&) {
+      const Executor& e = trainer.executor();
+      const std::lock_guard lock(mutex);
+      sim::SimTime met{-1};
+      for (const sim::Event& event : e.events()) {
+        if (event.stream != sim::Stream::Model || op_of(trainer, event) == nullptr) continue;
+        if (met.ps >= 0 && event.start > met)
+          out.meetings.push_back({work_of(trainer, event), sim::seconds(event.end - event.start).si,
+                                  sim::seconds(event.start - met).si});
+        met = event.end;
       }
     });
   }

@@ -43,6 +43,13 @@ std::vector<Sample> measure_exchanges(const CalibrationOptions& options);
 
 // Every compute op of training steps of small models on `ranks` data-parallel ranks.
 struct StepSamples {
+  // Collectives inside passes, of context-parallel ranks: what they took, and how long the rank had
+  // been away from the others.
+  struct Meeting {
+    sim::Work work;
+    double seconds = 0, since = 0;
+  };
+  std::vector<Meeting> meetings;
   std::vector<std::vector<Sample>> models;  // per model, every op of every step and rank
   double gap = 0;                           // seconds between two ops of a block
   double per_step = 0;  // seconds of a step outside its blocks and its optimizer

@@ -125,6 +125,7 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
   running.fill(kNone);
   std::array<Running, kStreams> active;
   std::array<std::size_t, kStreams> stream_of{};
+  double met = 0;  // when the ranks of a collective last met
   double now = 0, nic_time = 0, sm_time = 0, compute_time = 0;
 
   for (std::size_t finished = 0; finished < n;) {
@@ -138,7 +139,8 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
         const auto* w = block.waits.data() + op.first_wait;
         if (!std::all_of(w, w + op.waits, [&](std::uint32_t d) { return done[d] != 0; })) continue;
         running[q] = i;
-        left[q] = work_costs[op.work].alone.si;
+        const OpCost& cost = work_costs[op.work];
+        left[q] = cost.alone.si + cost.drift * std::sqrt(now - met);
         t.spans[i].start = ticks(Seconds(now));
       }
       const auto c = static_cast<std::size_t>(count++);
@@ -167,6 +169,7 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
       // Ops that finish together, up to rounding, finish in the same event.
       if (left[q] <= 1e-15 + 1e-12 * c.alone.si) {
         const std::uint32_t i = running[q];
+        if (c.drift > 0) met = now + step;
         t.spans[i].end = ticks(Seconds(now + step));
         done[i] = 1;
         ++finished;

@@ -7,6 +7,7 @@
 #include "sim/folded.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "sim/check.h"
 
@@ -178,7 +179,9 @@ void run_folded(const Program& program, BlockTimes& times, FoldedRun& run) {
           const SimTime piece =
               buckets > 1 ? stretched(work_time[sync.work], call.nic_share) : work_time[sync.work];
           const SimTime first_ready = start + SimTime{busy.ps / buckets};
-          const SimTime begin = std::max(walk.data_free, first_ready);
+          SimTime begin = std::max(walk.data_free, first_ready);
+          if (const double drift = work_cost[sync.work].drift; drift > 0 && begin == first_ready)
+            begin += ticks(Seconds(drift * std::sqrt(seconds(end).si)));
           walk.data_free = std::max(begin + buckets * piece, std::max(end, walk.data_free) + piece);
         }
         ++walk.next;

@@ -19,7 +19,11 @@ struct OpCost {
   double nvlink_share = 0;
   double nic_share = 0;
   double beside_compute =
-      1;            // speed of a communication op while compute kernels run, relative to alone
+      1;  // speed of a communication op while compute kernels run, relative to alone
+  // Ranks whose ops take a little more or less time, each by its own luck, drift apart as a random
+  // walk does: seconds that a collective waits for the others, per root of the seconds since they
+  // last met.
+  double drift = 0;
   int kernels = 1;  // launches, for the host's side of the bill
   bool calibrated =
       true;  // false: no measurement of this device, dtype or op stands behind `alone`
