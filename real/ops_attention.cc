@@ -252,10 +252,9 @@ void Ops::attn_rope(const Call& c) {
   }
   const plan::Mla& a = *setting_.model.mla;
   cpu::rope(rope_, {s.q.floats(), t_, heads_, qk_dim_, a.qk_nope}, position, false);
-  const bool turned_again = drops(plan::kMlaUp) && !c.op.recompute;
-  s.k_turned = has_tp()       ? std::move(s.k_rot_all)
-               : turned_again ? s.k_rot.copy(meter_)
-                              : std::move(s.k_rot);
+  s.k_turned = has_tp()              ? std::move(s.k_rot_all)
+               : drops(plan::kMlaUp) ? s.k_rot.copy(meter_)  // to be turned again
+                                     : std::move(s.k_rot);
   cpu::rope(rope_, {s.k_turned.floats(), t_, 1, a.qk_rope, 0}, position, false);
   settle(s.q), settle(s.k_turned);
 }
@@ -307,6 +306,7 @@ void Ops::attn_assemble_backward(const Call& c) {
   }
   settle(s.d_k_rot);
   s.d_k = s.d_v = Tensor();
+  if (!has_tp()) s.k_rot = Tensor();  // else the second gather may still read it
 }
 
 // ---- context parallelism: keys and values of the whole sequence
