@@ -1,9 +1,9 @@
 // The rows follow real/ops_*.cc op by op; tests/real/memory_test.cc holds them against the bytes
 // that the trainer counts. S, T, h, C and R are those of real/pass.h.
 //
-// Routed rows R are the mean over ranks: a rank whose experts are chosen more often holds in
-// proportion more of arrived and expert rows and their gradients. With one rank per expert group
-// R = C whatever the routing.
+// Routed rows R are those of the busiest rank, Stack::expert_imbalance times the mean. Only what
+// experts receive, keep and return grows with them; with one rank per expert group R = C whatever
+// the routing.
 #include "planner/activations_reckon.h"
 
 #include "sim/check.h"
@@ -26,7 +26,8 @@ Moment W(const char* label) {
 
 class Table {
  public:
-  Table(const ModelShape& m, const Plan& p, int seq) : m_(m), p_(p) {
+  Table(const ModelShape& m, const Plan& p, const hw::Stack& stack, int seq) : m_(m), p_(p) {
+    imbalance_ = p.ep > 1 ? stack.expert_imbalance : 1;
     batch_ = p.micro_batch;
     t_ = batch_ * seq / p.cp;
     s_ = t_ / p.tp;
@@ -97,7 +98,8 @@ class Table {
 
   void mixture() {
     const Moe& e = *m_.moe;
-    const double copies = s_ * e.top_k, rows = copies, f = e.ffn, experts = e.experts;
+    const double copies = s_ * e.top_k, rows = copies * imbalance_;
+    const double f = e.ffn, experts = e.experts;
     const bool shared = e.shared_ffn > 0, exchanged = p_.ep > 1, several = e.experts > p_.ep;
     add({.name = "n2",
          .elements = s_ * h_,
@@ -372,23 +374,25 @@ class Table {
 
   const ModelShape& m_;
   const Plan& p_;
-  double batch_, t_, s_, h_, heads_, kv_heads_, qk_, v_, stat_, gates_;
+  double imbalance_, batch_, t_, s_, h_, heads_, kv_heads_, qk_, v_, stat_, gates_;
   bool tp_;
   std::vector<TrainerTensor> out_;
 };
 
 }  // namespace
 
-std::vector<TrainerTensor> trainer_layer(const ModelShape& m, const Plan& p, int seq, bool moe) {
+std::vector<TrainerTensor> trainer_layer(const ModelShape& m, const Plan& p, const hw::Stack& stack,
+                                         int seq, bool moe) {
   check(!moe || m.moe.has_value(), "a mixture layer needs Moe");
-  Table t(m, p, seq);
+  Table t(m, p, stack, seq);
   t.attention(false);
   moe ? t.mixture() : t.dense();
   return t.take();
 }
 
-std::vector<TrainerTensor> trainer_mtp(const ModelShape& m, const Plan& p, int seq) {
-  Table t(m, p, seq);
+std::vector<TrainerTensor> trainer_mtp(const ModelShape& m, const Plan& p, const hw::Stack& stack,
+                                       int seq) {
+  Table t(m, p, stack, seq);
   t.attention(true);
   is_moe_layer(m, m.layers - 1) ? t.mixture() : t.dense();
   t.mtp();
@@ -396,9 +400,9 @@ std::vector<TrainerTensor> trainer_mtp(const ModelShape& m, const Plan& p, int s
   return t.take();
 }
 
-std::vector<TrainerTensor> trainer_ends(const ModelShape& m, const Plan& p, int seq,
-                                        const ChunkLayout& chunk) {
-  Table t(m, p, seq);
+std::vector<TrainerTensor> trainer_ends(const ModelShape& m, const Plan& p, const hw::Stack& stack,
+                                        int seq, const ChunkLayout& chunk) {
+  Table t(m, p, stack, seq);
   t.ends(chunk);
   return t.take();
 }

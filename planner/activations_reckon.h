@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "hw-models/stack.h"
 #include "planner/model.h"
 #include "planner/plan.h"
 
@@ -32,10 +33,11 @@ struct TrainerTensor {
 };
 
 // One part of a chunk: a layer, an MTP module with its head, or the ends (embedding and head).
-std::vector<TrainerTensor> trainer_layer(const ModelShape& model, const Plan& plan, int seq,
-                                         bool moe);
-std::vector<TrainerTensor> trainer_mtp(const ModelShape& model, const Plan& plan, int seq);
-std::vector<TrainerTensor> trainer_ends(const ModelShape& model, const Plan& plan, int seq,
-                                        const ChunkLayout& chunk);
+std::vector<TrainerTensor> trainer_layer(const ModelShape& model, const Plan& plan,
+                                         const hw::Stack& stack, int seq, bool moe);
+std::vector<TrainerTensor> trainer_mtp(const ModelShape& model, const Plan& plan,
+                                       const hw::Stack& stack, int seq);
+std::vector<TrainerTensor> trainer_ends(const ModelShape& model, const Plan& plan,
+                                        const hw::Stack& stack, int seq, const ChunkLayout& chunk);
 
 }  // namespace reckon::plan

@@ -3,8 +3,8 @@
 // and its highest point do not depend on the micro-batch, and the rank's order is a sum of them.
 //
 // Ops of exchange threads count where the block lists them; in truth they run a little earlier or
-// later. Not modelled: working buffers inside kernels and collectives, which stay with their
-// threads.
+// later. Messages: see messages_under_way. Not modelled: working buffers inside kernels and
+// collectives, which stay with their threads.
 #include "planner/memory_reckon.h"
 
 #include <algorithm>
@@ -71,9 +71,9 @@ class Walker {
   Walker(const ModelShape& m, const Plan& p, const hw::Stack& stack, int seq,
          const Schedule* schedule)
       : m_(m), p_(p), stack_(stack), seq_(seq), groups_(groups(p, hw::Cluster{})) {
-    dense_ = std::make_unique<Kind>(trainer_layer(m, p, seq, false));
-    if (m.moe) moe_ = std::make_unique<Kind>(trainer_layer(m, p, seq, true));
-    if (m.mtp_depth > 0) mtp_ = std::make_unique<Kind>(trainer_mtp(m, p, seq));
+    dense_ = std::make_unique<Kind>(trainer_layer(m, p, stack, seq, false));
+    if (m.moe) moe_ = std::make_unique<Kind>(trainer_layer(m, p, stack, seq, true));
+    if (m.mtp_depth > 0) mtp_ = std::make_unique<Kind>(trainer_mtp(m, p, stack, seq));
     std::map<std::vector<int>, int> compositions;
     const auto n = static_cast<int>(p.layout.size());
     const auto place = [&](int chunk) {
@@ -90,7 +90,7 @@ class Walker {
       const ChunkLayout& l = chunk.layout;
       std::vector<int> key{l.embedding,       l.head,           l.mtp, chunk.first, chunk.last,
                            chunk.before_here, chunk.behind_here};
-      ends_.push_back(std::make_unique<Kind>(trainer_ends(m, p, seq, l)));
+      ends_.push_back(std::make_unique<Kind>(trainer_ends(m, p, stack, seq, l)));
       chunk.kinds.push_back(ends_.back().get());
       for (int i = 0; i < l.layers; ++i) {
         const bool moe = is_moe_layer(m, l.first_layer + i);
@@ -332,6 +332,80 @@ void walk_order(Walker& walker, const std::vector<Task>& order, See see) {
   }
 }
 
+// Messages of each rank that nobody has received yet, at the start of each of its tasks: [rank]
+// [task]. A message leaves at the end of the task that makes it and is received at the start of the
+// one that reads it, on a clock of one tick per layer and pass, the head counted as a layer. What
+// ranks truly wait for each other moves a count by one or two; a message is S h, far below a pass.
+std::vector<std::vector<int>> messages_under_way(const Plan& p, const Schedule& s) {
+  const auto m = static_cast<std::size_t>(s.micro_batches);
+  const std::size_t ranks = s.order.size(), passes = static_cast<std::size_t>(s.chunks) * m;
+  constexpr std::int64_t kUnknown = -1;
+  struct Pass {
+    std::int64_t start = kUnknown, end = kUnknown;
+  };
+  std::vector<Pass> forward(passes), backward(passes);  // [chunk, micro-batch]
+  const auto at = [&](int chunk, std::uint32_t mb) {
+    return static_cast<std::size_t>(chunk) * m + mb;
+  };
+  const auto ticks = [&](int chunk) {
+    const ChunkLayout& c = p.layout[static_cast<std::size_t>(chunk)];
+    return std::int64_t{c.layers} + 2 * c.mtp + (c.head ? 1 : 0);
+  };
+  std::vector<std::size_t> next(ranks, 0);
+  std::vector<std::int64_t> free(ranks, 0);
+  std::vector<std::vector<std::int64_t>> starts(ranks);
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (std::size_t r = 0; r < ranks; ++r)
+      for (; next[r] < s.order[r].size(); ++next[r]) {
+        const Task& t = s.order[r][next[r]];
+        const bool pair = t.phase == Phase::FB, f = t.phase == Phase::F || pair;
+        const bool b = t.phase == Phase::B || t.phase == Phase::BW || pair;
+        const int back = pair ? t.chunk2 : t.chunk;
+        const std::uint32_t back_mb = pair ? t.micro_batch2 : t.micro_batch;
+        std::int64_t start = free[r];
+        bool known = true;
+        const auto after = [&](const Pass& other) {
+          known = known && other.end != kUnknown;
+          start = std::max(start, other.end);
+        };
+        if (f && t.chunk > 0) after(forward[at(t.chunk - 1, t.micro_batch)]);
+        if (b && back + 1 < s.chunks) after(backward[at(back + 1, back_mb)]);
+        if (!known) break;
+        const std::int64_t n =
+            (f ? ticks(t.chunk) : 0) + (b ? ticks(back) : 0) +
+            (t.phase == Phase::W || t.phase == Phase::BW || pair ? ticks(back) : 0);
+        free[r] = start + n;
+        starts[r].push_back(start);
+        if (f) forward[at(t.chunk, t.micro_batch)] = {start, free[r]};
+        if (b) backward[at(back, back_mb)] = {start, free[r]};
+        moved = true;
+      }
+  }
+  std::vector<std::vector<int>> out(ranks);
+  for (std::size_t r = 0; r < ranks; ++r) {
+    check(starts[r].size() == s.order[r].size(), "the schedule runs to its end");
+    std::vector<std::int64_t> received;  // of messages under way
+    const auto sent = [&](int to, std::uint32_t mb, const Pass& reader) {
+      const int there = rank_of(p.schedule, p.pp, p.vpp, s.micro_batches, to, static_cast<int>(mb));
+      if (there != static_cast<int>(r)) received.push_back(reader.start);
+    };
+    for (std::size_t i = 0; i < s.order[r].size(); ++i) {
+      std::erase_if(received, [&](std::int64_t when) { return when <= starts[r][i]; });
+      out[r].push_back(static_cast<int>(received.size()));
+      const Task& t = s.order[r][i];
+      const bool pair = t.phase == Phase::FB;
+      const int back = pair ? t.chunk2 : t.chunk;
+      const std::uint32_t back_mb = pair ? t.micro_batch2 : t.micro_batch;
+      if ((t.phase == Phase::F || pair) && t.chunk + 1 < s.chunks)
+        sent(t.chunk + 1, t.micro_batch, forward[at(t.chunk + 1, t.micro_batch)]);
+      if ((t.phase == Phase::B || t.phase == Phase::BW || pair) && back > 0)
+        sent(back - 1, back_mb, backward[at(back - 1, back_mb)]);
+    }
+  }
+  return out;
+}
+
 bool uses_embedding(const ModelShape& m, const ChunkLayout& c) {
   return c.embedding || c.mtp > 0 || (m.tied_embeddings && c.head);
 }
@@ -487,14 +561,20 @@ MemoryUse trainer_memory_use(const ModelShape& m, const Plan& p, const hw::Stack
   check(p.layout.size() == static_cast<std::size_t>(schedule.chunks), "one layout entry per chunk");
   Walker walker(m, p, stack, step.seq, &schedule);
   const std::vector<std::set<int>> held = chunks_of_ranks(p, schedule);
+  const double message = kFloat * p.micro_batch * step.seq / p.cp / p.tp * m.hidden;
+  const auto under_way = p.pp > 1 ? messages_under_way(p, schedule)
+                                  : std::vector(1, std::vector(schedule.order[0].size(), 0));
   MemoryUse use;
   for (std::size_t r = 0; r < schedule.order.size(); ++r) {
     const Standing s = standing(m, p, held[r]);
-    double highest = 0;
+    // The sum of replicated gradients comes last, when no pass is alive.
+    double highest = 0, buffers = s.sums;
     RankMemory rank;
+    std::size_t task = 0;
     walk_order(walker, schedule.order[r], [&](const Task&, double, double at_most, int passes) {
-      if (at_most <= highest) return;
-      highest = at_most;
+      const double sent = message * under_way[r][task++];
+      if (at_most + sent <= highest + buffers) return;
+      highest = at_most, buffers = sent;
       rank.micro_batches_in_flight = passes;
     });
     const auto hold = [&](Cause cause, double bytes) {
@@ -505,7 +585,7 @@ MemoryUse trainer_memory_use(const ModelShape& m, const Plan& p, const hw::Stack
     hold(Cause::Gradients, s.gradients);
     hold(Cause::Optimizer, s.optimizer);
     hold(Cause::Activations, highest);
-    hold(Cause::Buffers, s.buffers);
+    hold(Cause::Buffers, s.buffers + buffers);
     rank.at_peak[static_cast<int>(Cause::Reserve)] = stack.reserve;
     rank.peak += stack.reserve;
     use.peak = std::max(use.peak, rank.peak);
