@@ -162,7 +162,8 @@ class Walker {
     const bool has_input_grads = phase == Phase::B || phase == Phase::BW || phase == Phase::FB;
     auto& block = blocks_[{static_cast<int>(phase), f->composition, b->composition}];
     if (!block)
-      block = chunk_block({m_, params_, p_, stack_, groups_, seq_}, phase, &f->layout, &b->layout);
+      block = chunk_block({m_, params_, p_, stack_, groups_, unpriced_, seq_}, phase, &f->layout,
+                          &b->layout);
     live_ = highest_ = 0;
     if (has_forward) {
       live_ += tokens(*f);
@@ -309,6 +310,7 @@ class Walker {
   const int seq_;
   const Groups groups_;
   const Params params_ = parameters(m_);
+  const hw::Footprint unpriced_{};  // bytes on the wire do not matter here
   std::unique_ptr<Kind> dense_, moe_, mtp_;
   std::vector<std::unique_ptr<Kind>> ends_;
   std::vector<Chunk> chunks_;
