@@ -132,6 +132,7 @@ double LayerOps::received_tokens() const {
 
 void LayerOps::mlp_backward(int layer) {
   const std::int64_t h = model_.hidden, gates = gated() ? 2 : 1;
+  if (reckon()) recompute_norm("mlp.norm");  // what is repeated below reads it
   if (!is_moe(layer)) {
     const std::int64_t f = model_.ffn / plan_.tp;
     if (recomputes(kMlp)) {
@@ -140,7 +141,7 @@ void LayerOps::mlp_backward(int layer) {
       linear_forward({"mlp.up", shape_.tokens, gates * f, h});
       out_.enter(sim::Phase::B);
     }
-    recompute_norm("mlp.norm");
+    if (!reckon()) recompute_norm("mlp.norm");
     enter_tensor_parallel("mlp.gather");
     mlp_again_ = gather_again("mlp.regather");
     linear_input_grad({"mlp.down", shape_.tokens, h, f});
@@ -166,7 +167,7 @@ void LayerOps::mlp_backward(int layer) {
     out_.after(combine_forward());
     out_.enter(sim::Phase::B);
   }
-  recompute_norm("mlp.norm");
+  if (!reckon()) recompute_norm("mlp.norm");
   if (moe.shared_ffn > 0) {
     const std::int64_t fs = moe.shared_ffn / plan_.tp;
     enter_tensor_parallel("shared.gather");

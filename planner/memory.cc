@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "planner/activations.h"
+#include "planner/memory_reckon.h"
 #include "sim/check.h"
 
 namespace reckon::plan {
@@ -303,6 +304,7 @@ Stand stand(const ModelShape& m, const Plan& p, const hw::Stack& stack, const Ac
 
 std::vector<ActivationShare> activation_bytes(const ModelShape& m, const Plan& p,
                                               const hw::Stack& stack, int seq, int chunk) {
+  if (stack.reckon_ops) return trainer_activation_bytes(m, p, stack, seq, chunk);
   const ChunkLayout& c = p.layout.at(static_cast<std::size_t>(chunk));
   std::vector<ActivationShare> out;
   const auto add = [&](const char* module, double bytes) {
@@ -340,6 +342,7 @@ std::vector<ActivationShare> activation_bytes(const ModelShape& m, const Plan& p
 std::vector<StandingMemory> standing_memory(const ModelShape& m, const Plan& p,
                                             const hw::Stack& stack, int seq,
                                             const Schedule& schedule) {
+  if (stack.reckon_ops) return trainer_standing_memory(m, p, seq, schedule);
   check(p.layout.size() == static_cast<std::size_t>(schedule.chunks), "one layout entry per chunk");
   const ActivationSums a = activation_sums(m, p, stack, seq);
   const Shares s = shares(m, p);
@@ -354,6 +357,7 @@ std::vector<StandingMemory> standing_memory(const ModelShape& m, const Plan& p,
 std::vector<MemoryPoint> memory_over_time(const ModelShape& m, const Plan& p,
                                           const hw::Stack& stack, const StepShape& step,
                                           const Schedule& schedule, int rank) {
+  if (stack.reckon_ops) return trainer_memory_over_time(m, p, stack, step, schedule, rank);
   const ActivationSums a = activation_sums(m, p, stack, step.seq);
   std::vector<PassBytes> chunks;
   for (const ChunkLayout& c : p.layout) chunks.push_back(pass_bytes(m, p, a, c));
@@ -367,6 +371,7 @@ std::vector<MemoryPoint> memory_over_time(const ModelShape& m, const Plan& p,
 
 MemoryUse memory_use(const ModelShape& m, const Plan& p, const hw::Stack& stack,
                      const StepShape& step, const Schedule& schedule) {
+  if (stack.reckon_ops) return trainer_memory_use(m, p, stack, step, schedule);
   check(p.layout.size() == static_cast<std::size_t>(schedule.chunks), "one layout entry per chunk");
   const ActivationSums a = activation_sums(m, p, stack, step.seq);
   const Shares s = shares(m, p);

@@ -109,8 +109,7 @@ Executor::Bound Executor::bind(const sim::Block& block, bool optimizer) {
   Bound b{.block = &block};
   const std::size_t n = block.ops.size();
   b.ends_forward.assign(n, 0);
-  b.ends_backward.assign(n, 0);
-  std::map<int, std::size_t> last_forward, last_backward;
+  std::map<int, std::size_t> last_forward;
   for (std::size_t i = 0; i < n; ++i) {
     const sim::Op& op = block.ops[i];
     b.actions.push_back(optimizer ? nullptr : Ops::action(op, block.works[op.work]));
@@ -122,8 +121,7 @@ Executor::Bound Executor::bind(const sim::Block& block, bool optimizer) {
     b.label.push_back(static_cast<std::uint32_t>(it - labels_.begin()));
     if (it == labels_.end()) labels_.push_back(op.label);
     if (!computes || op.part < 0) continue;
-    const bool forward = op.phase == Phase::F && !op.recompute;
-    (forward ? last_forward : last_backward)[op.part] = i;
+    if (op.phase == Phase::F && !op.recompute) last_forward[op.part] = i;
   }
   b.here = b.computes;
   std::uint32_t last_here = 0;
@@ -141,7 +139,6 @@ Executor::Bound Executor::bind(const sim::Block& block, bool optimizer) {
     b.elsewhere |= !b.here[i];
   }
   for (const auto& [part, i] : last_forward) b.ends_forward[i] = 1;
-  for (const auto& [part, i] : last_backward) b.ends_backward[i] = 1;
   return b;
 }
 
@@ -235,15 +232,6 @@ void Executor::run_block(Run& run) {
       }
       run_op(run, i);
       if (bound.ends_forward[i]) ops_.after_forward(*run.forward, *run.forward_layout, op.part);
-      if (bound.ends_backward[i]) {
-        // An exchange that no op of this block waits for may still be writing.
-        for (std::uint32_t k = 0; k < i; ++k)
-          if (!bound.here[k] && block.ops[k].part == op.part &&
-              (block.ops[k].phase != Phase::F || block.ops[k].recompute))
-            wait_for(run, k);
-        if (run.failed) exchange_.drain();
-        ops_.after_backward(*run.backward, op.part, bound.weights);
-      }
       if (bound.elsewhere) signal(i);
     }
   } catch (...) {
@@ -263,12 +251,16 @@ void Executor::run_block(Run& run) {
 
 // ---- messages
 
-void Executor::send(Tensor what, int pipeline_rank, std::uint32_t tag) {
+void Executor::release_sent() {
   while (!sent_.empty() && sent_.front().pending->done()) sent_.pop_front();
+}
+
+void Executor::send(Tensor what, int pipeline_rank, std::uint32_t tag) {
   if (pipeline_rank == setting_.place.pp) {
     handed_over_[tag] = std::move(what);
     return;
   }
+  what.recount(Holds::Buffers);
   InFlight f{.what = std::move(what)};
   f.pending =
       transport_.send(rank_at(setting_.plan, setting_.place, pipeline_rank), tag, f.what.floats(),
@@ -320,7 +312,7 @@ Pass& Executor::begin_pass(std::uint16_t chunk, std::uint32_t mb, const Ids& ids
   pass.parts.resize(static_cast<std::size_t>(layout.layers + layout.mtp));
   pass.heads.resize(static_cast<std::size_t>(layout.mtp) + 1);
   if (layout.embedding || layout.head || layout.mtp > 0) {
-    pass.tokens = Tensor(meter_, setting_.plan.micro_batch * ops_.token_stride());
+    pass.tokens = Tensor(meter_, setting_.plan.micro_batch * ops_.token_stride(), Holds::Buffers);
     ids(mb, pass.tokens.ints());
   }
   if (chunk > 0) receive_forward(pass, chunk, mb);
@@ -340,13 +332,14 @@ void Executor::finish_forward(std::uint16_t chunk, std::uint32_t mb) {
 void Executor::finish_backward(std::uint16_t chunk, std::uint32_t mb, bool weights) {
   Pass& pass = passes_.at({chunk, mb});
   if (chunk > 0 && pass.d_input) {
-    send(pass.d_input, rank_of(chunk - 1, mb), tag(true, chunk, mb));
+    send(std::move(pass.d_input), rank_of(chunk - 1, mb), tag(true, chunk, mb));
     pass.d_input = Tensor();
   }
   if (weights) passes_.erase({chunk, mb});
 }
 
 void Executor::run_slot(std::uint32_t index, const Ids& ids, bool record) {
+  release_sent();
   const sim::Slot& slot = role_->slots[index];
   const auto needed = static_cast<std::uint32_t>(gathers_before_[index]);
   for (std::uint32_t done = gathers_done_.load(); done < needed; done = gathers_done_.load()) {

@@ -76,8 +76,7 @@ class Executor {
     std::vector<char> here;
     std::vector<std::uint32_t> here_before;  // last exchange before it that runs here, plus 1; or 0
     std::vector<std::uint32_t> label;        // into labels_
-    // After this op a part of the chunk is through: its forward, or its backward ops.
-    std::vector<char> ends_forward, ends_backward;
+    std::vector<char> ends_forward;  // after this op a part of the chunk is through its forward
     bool elsewhere = false;  // has ops of the exchange thread
     bool weights = false;    // its backward ops include weight gradients
   };
@@ -103,6 +102,7 @@ class Executor {
   void receive_forward(Pass& pass, std::uint16_t chunk, std::uint32_t micro_batch);
   void receive_backward(Pass& pass, std::uint16_t chunk, std::uint32_t micro_batch);
   void send(Tensor what, int pipeline_rank, std::uint32_t tag);
+  void release_sent();  // messages that have arrived
   void finish_forward(std::uint16_t chunk, std::uint32_t micro_batch);
   void finish_backward(std::uint16_t chunk, std::uint32_t micro_batch, bool weights);
   std::uint32_t tag(bool backward, std::uint16_t chunk, std::uint32_t micro_batch) const;

@@ -17,6 +17,9 @@ namespace {
 // Vectors of up to this many bytes are summed by every member whole: (size - 1) times the bytes,
 // but one exchange instead of two.
 constexpr std::size_t kWholeBytes = 4 << 10;
+// Larger sums arrive in pieces of this size, two at a time from each member: working memory stays
+// small however long the vector is, and a piece is still in the cache when it is added.
+constexpr std::size_t kPieceBytes = 1 << 20;
 // Groups send under tags from here on; see make_group.
 constexpr std::uint32_t kGroupTags = 1u << 29;
 
@@ -191,23 +194,37 @@ void TransportGroup::reduce_parts(const T* in, T* out, const std::vector<std::si
   const std::size_t members = members_.size(), me = static_cast<std::size_t>(index_);
   check(counts.size() == members, "a count for every member");
   const std::vector<std::size_t> start = starts(counts);
-  const std::size_t n = counts[me];
-  T* const others = scratch<T>(members * n);
-  std::vector<const T*> parts(members);
-  parts[me] = in + start[me];
-  Messages sends, receives;
-  if (n > 0)
-    for_others([&](int m) {
-      T* const slot = others + static_cast<std::size_t>(m) * n;
-      parts[static_cast<std::size_t>(m)] = slot;
-      receives.push_back(receive(m, slot, n * sizeof(T)));
-    });
+  constexpr std::size_t kPiece = kPieceBytes / sizeof(T);
+  const std::size_t n = counts[me], pieces = (n + kPiece - 1) / kPiece, width = std::min(n, kPiece);
+  T* const others = scratch<T>(std::min<std::size_t>(pieces, 2) * (members - 1) * width);
+  const auto slot = [&](std::size_t piece, std::size_t member) {
+    return others + (piece % 2 * (members - 1) + member - (member > me ? 1 : 0)) * width;
+  };
+  const auto length = [&](std::size_t piece) { return std::min(kPiece, n - piece * kPiece); };
+  Messages sends, receives[2];
+  const auto post = [&](std::size_t piece) {
+    if (piece < pieces)
+      for_others([&](int m) {
+        receives[piece % 2].push_back(
+            receive(m, slot(piece, static_cast<std::size_t>(m)), length(piece) * sizeof(T)));
+      });
+  };
+  post(0);
+  post(1);
   for_others([&](int m) {
     const auto i = static_cast<std::size_t>(m);
-    if (counts[i] > 0) sends.push_back(send(m, in + start[i], counts[i] * sizeof(T)));
+    for (std::size_t done = 0; done < counts[i]; done += kPiece)
+      sends.push_back(
+          send(m, in + start[i] + done, std::min(kPiece, counts[i] - done) * sizeof(T)));
   });
-  wait(receives);
-  if (n > 0) fold(parts, out, n, op);
+  std::vector<const T*> parts(members);
+  for (std::size_t piece = 0; piece < pieces; ++piece) {
+    wait(receives[piece % 2]);
+    for (std::size_t m = 0; m < members; ++m)
+      parts[m] = m == me ? in + start[me] + piece * kPiece : slot(piece, m);
+    fold(parts, out + piece * kPiece, length(piece), op);
+    post(piece + 2);
+  }
   wait(sends);
 }
 

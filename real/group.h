@@ -30,6 +30,7 @@ class Group {
   // in[n] -> out[size * n] in member order. `in` may be out + index * n.
   virtual void all_gather(const float* in, float* out, std::size_t n) = 0;
   // Parts of unequal length: part i of the buffer has counts[i] elements, the same on every member.
+  // `out` of the reduction may be this member's part of `in`.
   virtual void reduce_scatter_parts(const float* in, float* out,
                                     const std::vector<std::size_t>& counts) = 0;
   virtual void all_gather_parts(const float* in, float* out,

@@ -191,12 +191,12 @@ void Ops::norm(const Tensor& x, Ref w, Ref bias, std::int64_t rows, std::int64_t
 }
 
 Tensor Ops::norm_grad(const Tensor& dy, const Tensor& x, Ref w, Ref bias, const Tensor& stat,
-                      std::int64_t rows, std::int64_t width, const Tensor& skip) {
+                      std::int64_t rows, std::int64_t width, Tensor skip) {
   const bool layer = setting_.model.norm == plan::Norm::LayerNorm;
-  Tensor dx = skip ? skip.copy(meter_) : make(rows * width);
+  const bool add = static_cast<bool>(skip);
+  Tensor dx = add ? std::move(skip) : make(rows * width);
   cpu::norm_backward({rows, width, static_cast<float>(setting_.model.norm_eps), layer}, dy.floats(),
-                     x.floats(), w.w, stat.floats(), dx.floats(), w.g, bias.g,
-                     static_cast<bool>(skip));
+                     x.floats(), w.w, stat.floats(), dx.floats(), w.g, bias.g, add);
   settle(dx);
   return dx;
 }
@@ -214,14 +214,18 @@ Tensor Ops::scattered(Group& group, const Tensor& whole, std::int64_t n) {
   return part;
 }
 
-namespace {
-
-bool drops(const plan::Plan& p, std::uint32_t module) {
-  return p.recompute.mode == plan::Recompute::Mode::Selective &&
-         (p.recompute.modules & module) != 0;
+bool Ops::drops(std::uint32_t module) const {
+  const plan::Recompute& r = setting_.plan.recompute;
+  return r.mode == plan::Recompute::Mode::Selective && (r.modules & module) != 0;
 }
 
-}  // namespace
+bool Ops::unread(const Call& c) const {
+  return c.op.recompute && setting_.plan.recompute.mode == plan::Recompute::Mode::Selective;
+}
+
+bool Ops::serves_weights(const Call& c) const {
+  return c.op.recompute && drops(plan::kMlaUp);
+}
 
 void Ops::after_forward(Pass& pass, const plan::ChunkLayout& layout, int part) {
   if (part < 0) return;
@@ -237,36 +241,14 @@ void Ops::after_forward(Pass& pass, const plan::ChunkLayout& layout, int part) {
     s = std::move(kept);
     return;
   }
-  if (drops(p, plan::kNorm)) {
-    s.n1 = s.n2 = Tensor();
-  }
-  if (drops(p, plan::kMlaUp)) s.q_lat = s.kv_lat = s.q = s.k = s.v = Tensor();
-  if (drops(p, plan::kActivation)) s.act = s.e_act = s.s_act = Tensor();
-  if (drops(p, plan::kMlp)) s.up = s.act = Tensor();
-  if (drops(p, plan::kMoe))
+  if (drops(plan::kNorm)) s.n1 = s.n1_stat = s.n2 = s.n2_stat = Tensor();
+  if (drops(plan::kMlaUp)) s.q_lat = s.kv_lat = s.q = s.k = s.v = Tensor();
+  if (drops(plan::kActivation)) s.act = s.e_act = s.s_act = Tensor();
+  if (drops(plan::kMlp)) s.up = s.act = Tensor();
+  if (drops(plan::kMoe))
     s.sent = s.sent_weight = s.arrived = s.arrived_weight = s.rows = s.row_weight = s.e_up =
-        s.e_act = s.s_up = s.s_act = Tensor();
-  if (drops(p, plan::kCoreAttention)) s.lse = Tensor();
-}
-
-void Ops::after_backward(Pass& pass, int part, bool weights) {
-  if (part < 0) return;
-  LayerState& s = pass.parts[static_cast<std::size_t>(part)];
-  if (weights) {
-    s = LayerState();
-    return;
-  }
-  // What weight gradients still read: the inputs of linear maps and the gradients of their outputs.
-  LayerState k;
-  k.n1 = s.n1, k.n1_all = s.n1_all, k.q_lat = s.q_lat, k.q_lat_all = s.q_lat_all;
-  k.kv_lat = s.kv_lat, k.kv_lat_all = s.kv_lat_all, k.o = s.o, k.n2 = s.n2, k.n2_all = s.n2_all;
-  k.act = s.act, k.rows = s.rows, k.received_per = s.received_per, k.e_act = s.e_act;
-  k.s_act = s.s_act, k.joined = s.joined;
-  k.d_q = s.d_q, k.d_k = s.d_k, k.d_v = s.d_v, k.d_kv = s.d_kv, k.d_k_rot = s.d_k_rot;
-  k.d_q_low = s.d_q_low, k.d_kv_low = s.d_kv_low, k.d_mid = s.d_mid, k.d_mid_all = s.d_mid_all;
-  k.d_up = s.d_up, k.d_out = s.d_out, k.d_out_all = s.d_out_all, k.d_rows = s.d_rows;
-  k.d_e_up = s.d_e_up, k.d_s_up = s.d_s_up, k.d_x = s.d_x, k.d_embedded = s.d_embedded;
-  s = std::move(k);
+        s.e_act = s.s_up = s.s_act = s.copy_of = Tensor();
+  if (drops(plan::kCoreAttention)) s.lse = Tensor();
 }
 
 }  // namespace reckon::real

@@ -53,10 +53,9 @@ class Ops {
 
   void run(Action what, const Call& call) { (this->*what)(call); }
 
-  // Frees what a part no longer needs: after its forward ops, after input gradients (`weights`
-  // false) or after all of its backward.
+  // After a part's forward ops: frees what recomputation makes again. All else is freed by the op
+  // that reads it last.
   void after_forward(Pass& pass, const plan::ChunkLayout& layout, int part);
-  void after_backward(Pass& pass, int part, bool weights);
 
   Tensor make(std::int64_t n) { return Tensor(meter_, n); }
   std::int64_t split_rows() const { return s_; }
@@ -197,6 +196,12 @@ class Ops {
   HeadState& head_at(const Call& c) const;
   bool is_moe(const Call& c) const;
   bool has_tp() const { return setting_.plan.tp > 1; }
+  bool drops(std::uint32_t module) const;  // a plan::RecomputeModule, selectively
+  // The call repeats a part of the forward pass whose result was consumed the first time.
+  bool unread(const Call& c) const;
+  // Latent vectors gathered for the repeated up-projections serve their weight gradients too.
+  bool serves_weights(const Call& c) const;
+  void down_weights_done(LayerState& s);
   cpu::Numbers numbers(const Call& c) const;
   void finish_loss(const Call& c, const Tensor& partials);
   std::int64_t local_experts() const;
@@ -212,9 +217,9 @@ class Ops {
                    std::int64_t n, std::int64_t k);
   void norm(const Tensor& x, Ref w, Ref bias, std::int64_t rows, std::int64_t width, Tensor& y,
             Tensor& stat);
-  // d = gradient of the norm's input, on top of `skip` where given.
+  // Gradient of the norm's input, on top of `skip` where given, which it takes over.
   Tensor norm_grad(const Tensor& dy, const Tensor& x, Ref w, Ref bias, const Tensor& stat,
-                   std::int64_t rows, std::int64_t width, const Tensor& skip);
+                   std::int64_t rows, std::int64_t width, Tensor skip);
   Tensor gathered(Group& group, const Tensor& part, std::int64_t n);
   Tensor scattered(Group& group, const Tensor& whole, std::int64_t n);
   // Rows sent to and received from the members of the expert group.

@@ -10,7 +10,7 @@ void Ops::attn_norm(const Call& c) {
   LayerState& s = at(c);
   if (!s.x) {  // an MTP layer's input is made by its projection
     const auto part = static_cast<std::size_t>(c.op.part);
-    s.x = part == 0 ? c.pass.input : c.pass.parts[part - 1].out;
+    s.x = std::move(part == 0 ? c.pass.input : c.pass.parts[part - 1].out);
   }
   const LayerRefs& w = refs(c);
   norm(s.x, w.attn_norm, w.attn_norm_bias, s_, h_, s.n1, s.n1_stat);
@@ -19,12 +19,16 @@ void Ops::attn_norm(const Call& c) {
 void Ops::attn_norm_backward(const Call& c) {
   LayerState& s = at(c);
   const LayerRefs& w = refs(c);
-  s.d_x = norm_grad(s.d_n1, s.x, w.attn_norm, w.attn_norm_bias, s.n1_stat, s_, h_, s.d_mid);
-  s.d_n1 = Tensor();
+  // The weight gradient of the output projection still reads d_mid, or else its gathered copy.
+  const bool read_again = !has_tp() || w.out_bias.g != nullptr;
+  Tensor skip = read_again ? s.d_mid.copy(meter_) : std::move(s.d_mid);
+  s.d_x = norm_grad(s.d_n1, s.x, w.attn_norm, w.attn_norm_bias, s.n1_stat, s_, h_, std::move(skip));
+  s.d_n1 = s.n1_stat = s.x = Tensor();
+  if (c.op.part >= c.layout.layers) return;  // an MTP layer's is for its projection
   if (c.op.part == 0)
-    c.pass.d_input = s.d_x;
-  else if (c.op.part < c.layout.layers)
-    c.pass.parts[static_cast<std::size_t>(c.op.part - 1)].d_out = s.d_x;
+    c.pass.d_input = std::move(s.d_x);
+  else
+    c.pass.parts[static_cast<std::size_t>(c.op.part - 1)].d_out = std::move(s.d_x);
 }
 
 // GQA: the norm's output. MLA: the latent vectors.
@@ -42,6 +46,10 @@ void Ops::attn_gather(const Call& c) {
 
 void Ops::attn_regather(const Call& c) {
   attn_gather(c);
+  LayerState& s = at(c);
+  if (!setting_.model.mla) s.n1 = Tensor();
+  s.q_lat = s.kv_lat = s.k_rot = Tensor();
+  if (!drops(plan::kMlaUp)) s.k_rot_all = Tensor();
 }
 
 void Ops::attn_gather_backward(const Call& c) {
@@ -90,6 +98,7 @@ void Ops::attn_qkv_weights(const Call& c) {
     cpu::bias_grad(s.d_k.floats(), w.k_bias.g, t_, kv);
     cpu::bias_grad(s.d_v.floats(), w.v_bias.g, t_, kv);
   }
+  s.d_q = s.d_k = s.d_v = s.n1 = s.n1_all = Tensor();
 }
 
 void Ops::attn_qk_norm(const Call& c) {
@@ -104,7 +113,9 @@ void Ops::attn_qk_norm_backward(const Call& c) {
   LayerState& s = at(c);
   const LayerRefs& w = refs(c);
   s.d_q = norm_grad(s.d_q, s.q_raw, w.q_norm, {}, s.q_raw_stat, t_ * heads_, qk_dim_, {});
+  s.q_raw = s.q_raw_stat = Tensor();
   s.d_k = norm_grad(s.d_k, s.k_raw, w.k_norm, {}, s.k_raw_stat, t_ * kv_heads_, qk_dim_, {});
+  s.k_raw = s.k_raw_stat = Tensor();
 }
 
 // ---- multi-head latent attention (DeepSeek-V2 report, section 2.1)
@@ -122,6 +133,7 @@ void Ops::attn_q_down_backward(const Call& c) {
 void Ops::attn_q_down_weights(const Call& c) {
   LayerState& s = at(c);
   weight_grad(c, s.d_q_low, s.n1, refs(c).q_down, s_, setting_.model.mla->q_lora, h_);
+  s.d_q_low = s.n1 = Tensor();
 }
 
 namespace {
@@ -155,6 +167,8 @@ void Ops::attn_kv_down_weights(const Call& c) {
   const Ref w = refs(c).kv_down;
   weight_grad(c, s.d_kv_low, s.n1, w, s_, a.kv_lora, h_);
   weight_grad(c, s.d_k_rot, s.n1, rotary_rows(w, a.kv_lora, h_), s_, a.qk_rope, h_);
+  s.d_kv_low = s.d_k_rot = Tensor();
+  if (a.q_lora == 0) s.n1 = Tensor();
 }
 
 void Ops::attn_q_norm(const Call& c) {
@@ -166,7 +180,7 @@ void Ops::attn_q_norm_backward(const Call& c) {
   LayerState& s = at(c);
   s.d_q_low = norm_grad(s.d_q_lat, s.q_low, refs(c).q_norm, {}, s.q_low_stat, s_,
                         setting_.model.mla->q_lora, {});
-  s.d_q_lat = Tensor();
+  s.d_q_lat = s.q_low = s.q_low_stat = Tensor();
 }
 
 void Ops::attn_kv_norm(const Call& c) {
@@ -178,7 +192,7 @@ void Ops::attn_kv_norm_backward(const Call& c) {
   LayerState& s = at(c);
   s.d_kv_low = norm_grad(s.d_kv_lat, s.kv_low, refs(c).kv_norm, {}, s.kv_low_stat, s_,
                          setting_.model.mla->kv_lora, {});
-  s.d_kv_lat = Tensor();
+  s.d_kv_lat = s.kv_low = s.kv_low_stat = Tensor();
 }
 
 void Ops::attn_q_up(const Call& c) {
@@ -186,6 +200,7 @@ void Ops::attn_q_up(const Call& c) {
   const std::int64_t q_lora = setting_.model.mla->q_lora;
   const Tensor& x = q_lora == 0 ? s.n1 : has_tp() ? s.q_lat_all : s.q_lat;
   s.q = product(c, x, refs(c).q_up, t_, heads_ * qk_dim_, q_lora > 0 ? q_lora : h_);
+  if (!serves_weights(c)) s.q_lat_all = Tensor();
 }
 
 void Ops::attn_q_up_backward(const Call& c) {
@@ -201,6 +216,7 @@ void Ops::attn_q_up_weights(const Call& c) {
   const std::int64_t q_lora = setting_.model.mla->q_lora;
   const Tensor& x = q_lora == 0 ? s.n1 : has_tp() ? s.q_lat_all : s.q_lat;
   weight_grad(c, s.d_q, x, refs(c).q_up, t_, heads_ * qk_dim_, q_lora > 0 ? q_lora : h_);
+  s.d_q = s.q_lat = s.q_lat_all = Tensor();
 }
 
 void Ops::attn_kv_up(const Call& c) {
@@ -208,8 +224,7 @@ void Ops::attn_kv_up(const Call& c) {
   const plan::Mla& a = *setting_.model.mla;
   s.kv = product(c, has_tp() ? s.kv_lat_all : s.kv_lat, refs(c).kv_up, t_,
                  heads_ * (a.qk_nope + a.v), a.kv_lora);
-  // Made again for the backward pass, they serve the weight gradients too.
-  if (!c.op.recompute) s.q_lat_all = s.kv_lat_all = Tensor();
+  if (!serves_weights(c)) s.kv_lat_all = Tensor();
 }
 
 void Ops::attn_kv_up_backward(const Call& c) {
@@ -223,6 +238,7 @@ void Ops::attn_kv_up_weights(const Call& c) {
   const plan::Mla& a = *setting_.model.mla;
   weight_grad(c, s.d_kv, has_tp() ? s.kv_lat_all : s.kv_lat, refs(c).kv_up, t_,
               heads_ * (a.qk_nope + a.v), a.kv_lora);
+  s.d_kv = s.kv_lat = s.kv_lat_all = Tensor();
 }
 
 void Ops::attn_rope(const Call& c) {
@@ -236,9 +252,10 @@ void Ops::attn_rope(const Call& c) {
   }
   const plan::Mla& a = *setting_.model.mla;
   cpu::rope(rope_, {s.q.floats(), t_, heads_, qk_dim_, a.qk_nope}, position, false);
-  s.k_turned = (has_tp() ? s.k_rot_all : s.k_rot).copy(meter_);
+  s.k_turned = has_tp()              ? std::move(s.k_rot_all)
+               : drops(plan::kMlaUp) ? s.k_rot.copy(meter_)  // to be turned again
+                                     : std::move(s.k_rot);
   cpu::rope(rope_, {s.k_turned.floats(), t_, 1, a.qk_rope, 0}, position, false);
-  s.k_rot_all = Tensor();
   settle(s.q), settle(s.k_turned);
 }
 
@@ -289,6 +306,7 @@ void Ops::attn_assemble_backward(const Call& c) {
   }
   settle(s.d_k_rot);
   s.d_k = s.d_v = Tensor();
+  if (!has_tp()) s.k_rot = Tensor();  // else the second gather may still read it
 }
 
 // ---- context parallelism: keys and values of the whole sequence
@@ -333,8 +351,9 @@ void Ops::attn_context_gather(const Call& c) {
 void Ops::attn_context_reduce(const Call& c) {
   LayerState& s = at(c);
   s.d_k = context_slice(s.d_k_all, kv_heads_ * qk_dim_);
+  s.d_k_all = Tensor();
   s.d_v = context_slice(s.d_v_all, kv_heads_ * v_dim_);
-  s.d_k_all = s.d_v_all = Tensor();
+  s.d_v_all = Tensor();
 }
 
 // ---- the product of scores and values
@@ -384,7 +403,7 @@ void Ops::attn_core_backward(const Call& c) {
                           (split ? s.v_all : s.v).floats(), s.o.floats(), s.lse.floats(),
                           s.d_o.floats(), s.d_q.floats(), d_k.floats(), d_v.floats());
   settle(s.d_q), settle(d_k), settle(d_v);
-  s.d_o = s.k_all = s.v_all = s.q = s.k = s.v = Tensor();
+  s.d_o = s.lse = s.k_all = s.v_all = s.q = s.k = s.v = Tensor();
 }
 
 // ---- output projection and residual
@@ -403,6 +422,7 @@ void Ops::attn_out_weights(const Call& c) {
   LayerState& s = at(c);
   weight_grad(c, has_tp() ? s.d_mid_all : s.d_mid, s.o, refs(c).out, t_, h_, heads_ * v_dim_);
   if (refs(c).out_bias.g != nullptr) cpu::bias_grad(s.d_mid.floats(), refs(c).out_bias.g, s_, h_);
+  s.o = s.d_mid = s.d_mid_all = Tensor();
 }
 
 void Ops::attn_reduce(const Call& c) {
@@ -424,11 +444,10 @@ void Ops::attn_reduce_backward(const Call& c) {
 
 void Ops::attn_residual(const Call& c) {
   LayerState& s = at(c);
-  s.x_mid = make(s_ * h_);
-  cpu::add(s.x.floats(), s.y.floats(), s.x_mid.floats(), s_ * h_);
+  s.x_mid = std::move(s.y);
+  cpu::add_to(s.x_mid.floats(), s.x.floats(), s_ * h_);
   if (refs(c).out_bias.w != nullptr) cpu::add_bias(s.x_mid.floats(), refs(c).out_bias.w, s_, h_);
   settle(s.x_mid);
-  s.y = Tensor();
 }
 
 }  // namespace reckon::real

@@ -76,7 +76,7 @@ void Ops::embedding_gather(const Call& c) {
 namespace {
 
 // What the head reads: the output of the chunk's last layer, or of an MTP layer.
-const Tensor& head_input(const Pass& pass, const plan::ChunkLayout& layout, int part) {
+Tensor& head_input(Pass& pass, const plan::ChunkLayout& layout, int part) {
   if (part >= 0) return pass.parts[static_cast<std::size_t>(part)].out;
   return layout.layers > 0 ? pass.parts[static_cast<std::size_t>(layout.layers - 1)].out
                            : pass.input;
@@ -107,9 +107,10 @@ void Ops::head_norm_backward(const Call& c) {
   HeadState& s = head_at(c);
   const int module = c.op.part < 0 ? 0 : c.op.part - c.layout.layers + 1;
   Tensor& d = hidden_gradient(c.pass, c.layout, module);
-  d = norm_grad(s.d_n, head_input(c.pass, c.layout, c.op.part), head_norm_of(c.chunk, c.op.part),
-                head_bias_of(c.chunk, c.op.part), s.n_stat, s_, h_, d);
-  s.d_n = Tensor();
+  Tensor& x = head_input(c.pass, c.layout, c.op.part);
+  d = norm_grad(s.d_n, x, head_norm_of(c.chunk, c.op.part), head_bias_of(c.chunk, c.op.part),
+                s.n_stat, s_, h_, std::move(d));
+  s.d_n = s.n_stat = x = Tensor();  // MTP modules, which read x too, are behind us
   if (module == 0) end_of_hidden(c.pass, c.layout);
 }
 
@@ -124,6 +125,7 @@ void Ops::end_of_hidden(Pass& pass, const plan::ChunkLayout& layout) {
 void Ops::head_gather(const Call& c) {
   HeadState& s = head_at(c);
   s.n_all = gathered(*groups_.tp, s.n, s_ * h_);
+  s.n = Tensor();
 }
 
 void Ops::head(const Call& c) {
@@ -185,6 +187,7 @@ void Ops::head_loss_backward(const Call& c) {
   const double weight = module == 0 ? 1 : setting_.recipe.mtp_weight / setting_.model.mtp_depth;
   cpu::loss_backward(s.logits.floats(), target.data(), s.lse.floats(), t_, v.end - v.begin, v.begin,
                      static_cast<float>(weight / static_cast<double>(setting_.global_tokens)));
+  s.lse = Tensor();
 }
 
 void Ops::head_reduce_backward(const Call& c) {
@@ -220,12 +223,14 @@ void Ops::mtp_norm_backward(const Call& c) {
     std::memcpy(a.floats() + i * h_, from, static_cast<std::size_t>(h_) * sizeof(float));
     std::memcpy(b.floats() + i * h_, from + h_, static_cast<std::size_t>(h_) * sizeof(float));
   }
+  s.d_joined = Tensor();
   Tensor& d = hidden_gradient(c.pass, c.layout, module);
   const Tensor& hidden = head_input(c.pass, c.layout, module == 0 ? -1 : c.op.part - 1);
-  d = norm_grad(a, hidden, w.hidden_norm, w.hidden_norm_bias, s.joined_stat_h, s_, h_, d);
+  d = norm_grad(a, hidden, w.hidden_norm, w.hidden_norm_bias, s.joined_stat_h, s_, h_,
+                std::move(d));
   s.d_embedded = norm_grad(b, s.embedded, w.embedding_norm, w.embedding_norm_bias, s.joined_stat_e,
                            s_, h_, {});
-  s.d_joined = Tensor();
+  s.joined_stat_h = s.joined_stat_e = s.embedded = Tensor();
 }
 
 void Ops::mtp_projection(const Call& c) {
@@ -242,6 +247,7 @@ void Ops::mtp_projection_backward(const Call& c) {
 void Ops::mtp_projection_weights(const Call& c) {
   LayerState& s = at(c);
   weight_grad(c, s.d_x, s.joined, refs(c).projection, s_, h_, 2 * h_);
+  s.d_x = s.joined = Tensor();
 }
 
 }  // namespace reckon::real

@@ -37,8 +37,13 @@ void Ops::mlp_norm(const Call& c) {
 void Ops::mlp_norm_backward(const Call& c) {
   LayerState& s = at(c);
   const LayerRefs& w = refs(c);
-  s.d_mid = norm_grad(s.d_n2, s.x_mid, w.mlp_norm, w.mlp_norm_bias, s.n2_stat, s_, h_, s.d_out);
-  s.d_n2 = Tensor();
+  // The weight gradient of the dense or shared down map reads d_out, or else its gathered copy.
+  const bool reads =
+      is_moe(c) ? w.shared_down.g != nullptr && !has_tp() : !has_tp() || w.down_bias.g != nullptr;
+  Tensor skip = reads && !s.mlp_weights ? s.d_out.copy(meter_) : std::move(s.d_out);
+  s.d_mid =
+      norm_grad(s.d_n2, s.x_mid, w.mlp_norm, w.mlp_norm_bias, s.n2_stat, s_, h_, std::move(skip));
+  s.d_n2 = s.x_mid = s.n2_stat = Tensor();
 }
 
 void Ops::mlp_gather(const Call& c) {
@@ -53,6 +58,7 @@ void Ops::mlp_gather_backward(const Call& c) {
 
 void Ops::mlp_regather(const Call& c) {
   mlp_gather(c);
+  if (!is_moe(c)) at(c).n2 = Tensor();  // the router still reads it
 }
 
 // ---- dense
@@ -76,6 +82,7 @@ void Ops::mlp_up_weights(const Call& c) {
   const std::int64_t n = gates(setting_.model) * setting_.model.ffn / setting_.plan.tp;
   weight_grad(c, s.d_up, has_tp() ? s.n2_all : s.n2, refs(c).up, t_, n, h_);
   if (refs(c).up_bias.g != nullptr) cpu::bias_grad(s.d_up.floats(), refs(c).up_bias.g, t_, n);
+  s.d_up = s.n2 = s.n2_all = Tensor();
 }
 
 void Ops::mlp_activation(const Call& c) {
@@ -117,6 +124,15 @@ void Ops::mlp_down_weights(const Call& c) {
   weight_grad(c, has_tp() ? s.d_out_all : s.d_out, s.act, refs(c).down, t_, h_,
               setting_.model.ffn / setting_.plan.tp);
   if (refs(c).down_bias.g != nullptr) cpu::bias_grad(s.d_out.floats(), refs(c).down_bias.g, s_, h_);
+  s.act = Tensor();
+  down_weights_done(s);
+}
+
+// The input gradients of this layer still need d_out where they come later.
+void Ops::down_weights_done(LayerState& s) {
+  s.mlp_weights = true;
+  s.d_out_all = Tensor();
+  if (!s.x_mid) s.d_out = Tensor();
 }
 
 void Ops::mlp_reduce(const Call& c) {
@@ -131,17 +147,14 @@ void Ops::mlp_reduce_backward(const Call& c) {
 
 void Ops::mlp_residual(const Call& c) {
   LayerState& s = at(c);
-  s.out = make(s_ * h_);
+  s.out = std::move(is_moe(c) ? s.moe_out : s.mlp_out);
   float* out = s.out.floats();
-  if (is_moe(c)) {
-    cpu::add(s.x_mid.floats(), s.moe_out.floats(), out, s_ * h_);
-    if (s.s_out) cpu::add_to(out, s.s_out.floats(), s_ * h_);
-  } else {
-    cpu::add(s.x_mid.floats(), s.mlp_out.floats(), out, s_ * h_);
-    if (refs(c).down_bias.w != nullptr) cpu::add_bias(out, refs(c).down_bias.w, s_, h_);
-  }
+  cpu::add_to(out, s.x_mid.floats(), s_ * h_);
+  if (s.s_out) cpu::add_to(out, s.s_out.floats(), s_ * h_);
+  if (refs(c).down_bias.w != nullptr) cpu::add_bias(out, refs(c).down_bias.w, s_, h_);
   settle(s.out);
-  s.mlp_out = s.moe_out = s.s_out = Tensor();
+  s.s_out = Tensor();
+  if (c.op.recompute) s.out = Tensor();  // the next layer has had it
 }
 
 // ---- shared experts
@@ -163,6 +176,8 @@ void Ops::shared_up_weights(const Call& c) {
   LayerState& s = at(c);
   const std::int64_t n = gates(setting_.model) * setting_.model.moe->shared_ffn / setting_.plan.tp;
   weight_grad(c, s.d_s_up, has_tp() ? s.n2_all : s.n2, refs(c).shared_up, t_, n, h_);
+  s.d_s_up = s.n2_all = Tensor();
+  if (!s.x_mid) s.n2 = Tensor();  // the router is through with it
 }
 
 void Ops::shared_activation(const Call& c) {
@@ -191,6 +206,7 @@ void Ops::shared_down(const Call& c) {
   LayerState& s = at(c);
   s.s_out = product(c, s.s_act, refs(c).shared_down, t_, h_,
                     setting_.model.moe->shared_ffn / setting_.plan.tp);
+  if (!has_tp() && unread(c)) s.s_out = Tensor();
 }
 
 void Ops::shared_down_backward(const Call& c) {
@@ -204,11 +220,14 @@ void Ops::shared_down_weights(const Call& c) {
   LayerState& s = at(c);
   weight_grad(c, has_tp() ? s.d_out_all : s.d_out, s.s_act, refs(c).shared_down, t_, h_,
               setting_.model.moe->shared_ffn / setting_.plan.tp);
+  s.s_act = Tensor();
+  down_weights_done(s);
 }
 
 void Ops::shared_reduce(const Call& c) {
   LayerState& s = at(c);
   s.s_out = scattered(*groups_.tp, s.s_out, s_ * h_);
+  if (unread(c)) s.s_out = Tensor();
 }
 
 void Ops::shared_reduce_backward(const Call& c) {
@@ -298,7 +317,7 @@ void Ops::router_backward(const Call& c) {
   s.logits = make(s_ * experts);  // their gradient
   cpu::router_backward(router_shape(moe, s_), s.scores.floats(), s.chosen.ints(), s.weight.floats(),
                        d_weight.floats(), d_p ? d_p.floats() : nullptr, s.logits.floats());
-  s.d_back_weight = Tensor();
+  s.d_back_weight = s.copy_of = s.scores = s.chosen = s.weight = s.balance = Tensor();
 }
 
 void Ops::router_gemm_backward(const Call& c) {
@@ -313,6 +332,7 @@ void Ops::router_gemm_weights(const Call& c) {
   cpu::linear_weight_grad({s_, setting_.model.moe->experts, h_}, s.logits.floats(), s.n2.floats(),
                           refs(c).router.g);
   s.logits = Tensor();
+  if (s.mlp_weights || has_tp() || refs(c).shared_up.g == nullptr) s.n2 = Tensor();
 }
 
 // ---- copies of tokens, sorted by expert
@@ -346,6 +366,7 @@ void Ops::permute(const Call& c) {
   s.sent = make(copies * h_);
   cpu::gather_rows(s.n2.floats(), s.token_of.ints(), copies, h_, s.sent.floats());
   s.receive_counts = s.send_counts;
+  if (unread(c)) s.token_of = Tensor();
 }
 
 void Ops::permute_backward(const Call& c) {
@@ -404,6 +425,7 @@ void Ops::combine(const Call& c) {
   if (local_experts() == 1) s.left = std::move(s.e_out);
   s.returned = exchanged(s.left, s.receive_counts, s.send_counts, h_);
   s.left = Tensor();
+  if (unread(c)) s.returned = Tensor();
 }
 
 void Ops::combine_backward(const Call& c) {
@@ -427,6 +449,7 @@ void Ops::unpermute_backward(const Call& c) {
   const std::int64_t copies = s.token_of.count();
   s.d_sent = make(copies * h_);
   cpu::gather_rows(s.d_out.floats(), s.token_of.ints(), copies, h_, s.d_sent.floats());
+  s.token_of = Tensor();
 }
 
 Tensor Ops::regrouped(const LayerState& s, const Tensor& in, std::int64_t width, bool to_experts) {
@@ -470,6 +493,7 @@ void Ops::unpermute_local(const Call& c) {
   LayerState& s = at(c);
   s.left = regrouped(s, s.e_out, h_, false);
   s.e_out = Tensor();
+  if (groups_.ep->size() == 1 && unread(c)) s.left = Tensor();
 }
 
 void Ops::unpermute_local_backward(const Call& c) {
@@ -545,6 +569,7 @@ void Ops::experts_up_weights(const Call& c) {
     cpu::linear_weight_grad({m, n, h_, numbers(c)}, s.d_e_up.floats() + first * n,
                             s.rows.floats() + first * h_, refs(c).experts_up.g + e * n * h_);
   });
+  s.d_e_up = s.rows = Tensor();
 }
 
 namespace {
@@ -580,8 +605,10 @@ void Ops::experts_activation_backward(const Call& c) {
     for (std::int64_t i = 0; i < width; ++i) sum += static_cast<double>(dy[i]) * y[i];
     s.d_row_weight.floats()[r] = static_cast<float>(sum);
   }
-  if (!s.e_act) {  // dropped: made again for the weight gradient
-    s.e_act = act;
+  if (s.e_act) {
+    act = Tensor();
+  } else {  // dropped: made again for the weight gradient
+    s.e_act = std::move(act);
     scale_rows(s.e_act.floats(), s.row_weight.floats(), rows, width);
     settle(s.e_act);
   }
@@ -590,7 +617,7 @@ void Ops::experts_activation_backward(const Call& c) {
   cpu::activation_backward(kind, s.e_up.floats(), s.d_e_act.floats(), s.d_e_up.floats(), nullptr,
                            rows, width);
   settle(s.d_e_up);
-  s.d_e_act = s.e_up = Tensor();
+  s.d_e_act = s.e_up = s.row_weight = Tensor();
 }
 
 void Ops::experts_down(const Call& c) {
@@ -603,6 +630,7 @@ void Ops::experts_down(const Call& c) {
                         refs(c).experts_down.w + e * h_ * width, s.e_out.floats() + first * h_);
   });
   settle(s.e_out);
+  if (local_experts() == 1 && groups_.ep->size() == 1 && unread(c)) s.e_out = Tensor();
 }
 
 void Ops::experts_down_backward(const Call& c) {
@@ -628,6 +656,7 @@ void Ops::experts_down_weights(const Call& c) {
                             s.e_act.floats() + first * width,
                             refs(c).experts_down.g + e * h_ * width);
   });
+  s.d_rows = s.e_act = Tensor();
 }
 
 }  // namespace reckon::real

@@ -58,9 +58,9 @@ Optimizer::Optimizer(const Setting& setting, Weights& weights, Groups& groups,
           state += r.end - r.begin;
         }
       }
-      s.m = Tensor::zeros(meter, state);
-      s.v = Tensor::zeros(meter, state);
-      if (masters_) s.master = Tensor(meter, state);
+      s.m = Tensor::zeros(meter, state, Holds::Optimizer);
+      s.v = Tensor::zeros(meter, state, Holds::Optimizer);
+      if (masters_) s.master = Tensor(meter, state, Holds::Optimizer);
       shards_.push_back(std::move(s));
     }
   for (Shard& s : shards_) {
@@ -95,10 +95,8 @@ void Optimizer::reduce(Shard& s) {
       const Range r = s.owned(b, member);
       counts.push_back(static_cast<std::size_t>(r.end - r.begin));
     }
-    const Range own = s.owned(b, s.group->index());
-    Tensor sum(meter_, own.end - own.begin);
-    s.group->reduce_scatter_parts(g + s.bucket(b).begin, sum.floats(), counts);
-    std::copy(sum.floats(), sum.floats() + sum.count(), g + own.begin);
+    s.group->reduce_scatter_parts(g + s.bucket(b).begin, g + s.owned(b, s.group->index()).begin,
+                                  counts);
   }
 }
 
@@ -120,7 +118,7 @@ void Optimizer::gather(Shard& s) {
 void Optimizer::sum_replicated(ChunkWeights& c) {
   std::int64_t n = 0;
   for (const Param& p : c.table.params) n += p.replicated ? p.count() : 0;
-  Tensor all(meter_, n);
+  Tensor all(meter_, n, Holds::Buffers);
   const auto each = [&](auto copy) {
     float* at = all.floats();
     for (const Param& p : c.table.params) {

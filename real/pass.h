@@ -1,7 +1,8 @@
 // What one micro-batch's pass through one chunk keeps between ops. Shapes: T tokens of the rank's
 // context slice, S = T / tp of its sequence-parallel share, h hidden, H heads and G key-value heads
 // of the rank, E experts of the model, R token copies that the rank's experts receive, C copies
-// that its own tokens send (S top_k). `all`: gathered over tensor-parallel ranks, [T, .].
+// that its own tokens send (S top_k). `all`: gathered over tensor-parallel ranks, [T, .]. Each
+// tensor goes with the op that reads it last; planner/activations_reckon.cc has the table.
 #pragma once
 
 #include <vector>
@@ -67,6 +68,8 @@ struct LayerState {
   Tensor embedded;                              // [S, h]
   Tensor joined, joined_stat_h, joined_stat_e;  // [S, 2 h] normed hidden and embedding
   Tensor d_joined, d_embedded;
+
+  bool mlp_weights = false;  // weight gradients of the dense or shared MLP are done
 };
 
 // The head: once per chunk that has one, and once per MTP module.

@@ -159,6 +159,7 @@ void Trainer::ids(std::uint32_t micro_batch, std::int32_t* out) const {
 
 StepResult Trainer::step(bool record) {
   ops_->loss = ops_->mtp_loss = 0;
+  meter_->reset_peak();
   const auto start = std::chrono::steady_clock::now();
   executor_->run_step(
       done_ + 1, [this](std::uint32_t mb, std::int32_t* out) { ids(mb, out); }, record);
@@ -172,7 +173,9 @@ StepResult Trainer::step(bool record) {
           .mtp_loss = job_.model.mtp_depth > 0 ? sums[1] / tokens / job_.model.mtp_depth : 0,
           .gradient_norm = optimizer_->gradient_norm(),
           .lr = learning_rate(job_.recipe, done_),
-          .seconds = took.count()};
+          .seconds = took.count(),
+          .peak = meter_->peak(),
+          .at_peak = meter_->at_peak()};
 }
 
 void Trainer::save(const std::string& directory) {

@@ -30,7 +30,9 @@ struct StepResult {
   double loss = 0;        // mean cross-entropy of next tokens, nats
   double mtp_loss = 0;    // mean over MTP modules
   double gradient_norm = 0, lr = 0;
-  double seconds = 0;  // of this rank
+  double seconds = 0;           // of this rank
+  std::int64_t peak = 0;        // most bytes that this rank held at once
+  Meter::ByHolds at_peak = {};  // what they were for
 };
 
 // Writes the `index`-th sequence since the start of training, with the tokens behind it that are

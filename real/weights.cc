@@ -32,8 +32,8 @@ Weights::Weights(const plan::ModelShape& model, const plan::Plan& plan, const Pl
     c.table = param_table(model, plan, place, layout, c.owns_embedding);
     for (auto [flat, count] : {std::pair{&c.dense, c.table.dense}, {&c.experts, c.table.experts}}) {
       flat->count = count;
-      flat->weights = Tensor(meter, count);
-      flat->grads = Tensor::zeros(meter, count);
+      flat->weights = Tensor(meter, count, Holds::Weights);
+      flat->grads = Tensor::zeros(meter, count, Holds::Gradients);
     }
     for (const Param& p : c.table.params) {
       float* w = c.of(p).weights.floats() + p.offset;
@@ -71,7 +71,8 @@ void Weights::bind(ChunkWeights& c, const plan::ModelShape& model, const plan::C
     if (r.router.w != nullptr) {
       const std::int64_t n = model.moe->experts;
       RouterState& state = routers_.emplace_back(
-          RouterState{prefix + "router.bias", Tensor::zeros(meter, n), Tensor::zeros(meter, n)});
+          RouterState{prefix + "router.bias", Tensor::zeros(meter, n, Holds::Weights),
+                      Tensor::zeros(meter, n, Holds::Buffers)});
       r.router_bias = state.bias.floats(), r.load = state.load.floats();
     }
   }
