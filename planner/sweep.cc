@@ -319,11 +319,11 @@ nlohmann::ordered_json answer_at(const Sweep& sweep, const SweepPoint& point) {
     Predictor predictor(s.model, s.cluster, s.stack);
     return priced(s, *plan, predictor, predictor.predict(*plan, step), of_others);
   }
-  const SearchResult found = search(s, step, {.keep = 1});
+  const SearchResult found = search(s, step, {.keep = 1, .front_within = 1});
   if (found.best.empty()) return reason("no plan runs and fits");
   for (std::size_t i = 0; i < s.campaign.size(); ++i) {
     if (i == *phase || s.campaign[i].gpu_hours > 0) continue;
-    const SearchResult other = search(s, step_shape(s.campaign[i]), {.keep = 1});
+    const SearchResult other = search(s, step_shape(s.campaign[i]), {.keep = 1, .front_within = 1});
     if (!other.best.empty()) of_others[i] = other.best.front().plan;
   }
   Predictor predictor(s.model, s.cluster, s.stack);

@@ -42,6 +42,14 @@ std::vector<std::string> titles(const Sweep& sweep) {
   return names;
 }
 
+const char* axis_title(const std::string& metric) {
+  return metric == "gpu_hours"         ? "GPU-hours"
+         : metric == "step_s"          ? "step (s)"
+         : metric == "peak_memory_GiB" ? "peak memory (GiB)"
+         : metric == "mfu"             ? "model flops utilisation"
+                                       : metric.c_str();
+}
+
 std::string csv_word(const std::string& text) {
   if (text.find_first_of(",\"\n") == std::string::npos) return text;
   std::string out = "\"";
@@ -182,10 +190,15 @@ std::string sweep_chart(const Sweep& sweep, const Answers& answers, const std::s
       "set colorsequence podo\n"  // told apart by colour-blind readers
       "set termoption noenhanced\n"
       "set grid ytics\nset key outside below\nset yrange [0:*]\nset ylabel \"{}\"\n"
-      "set format y \"%.6g\"\n",
-      escaped(file), metric);
-  if (!sweep.one_at_a_time)
-    script += fmt::format("set xlabel \"{}\"\n", escaped(sweep.variations[0].path));
+      "set format y \"%.3s%c\"\nset boxwidth 0.7\n",
+      escaped(file), axis_title(metric));
+  if (!sweep.one_at_a_time) {
+    const std::string& some = x.front();  // "25 GB/s": the unit is the axis's
+    const std::size_t space = numeric ? some.find(' ') : std::string::npos;
+    script +=
+        fmt::format("set xlabel \"{}{}\"\n", escaped(sweep.variations[0].path),
+                    space == std::string::npos ? "" : " (" + escaped(some.substr(space + 1)) + ")");
+  }
   if (numeric && least > 0 && most / least >= 8) script += "set logscale x 2\n";
   if (!numeric) {
     script += "set xtics rotate by -30 (";
@@ -200,7 +213,7 @@ std::string sweep_chart(const Sweep& sweep, const Answers& answers, const std::s
     script +=
         fmt::format("{}$d{} with {} {}", i > 0 ? ", \\\n  " : "", i,
                     numeric             ? "linespoints lw 2 pt 7"
-                    : order.size() == 1 ? "boxes fs solid 0.6"
+                    : order.size() == 1 ? "boxes lc 3 fs solid 0.7"
                                         : "points pt 7",
                     order[i].empty() ? "notitle" : fmt::format("title \"{}\"", escaped(order[i])));
   return script + "\n";
