@@ -18,21 +18,21 @@ namespace {
 const std::string kScenarios = RECKON_SOURCE_DIR "/scenarios/";
 
 Sweep sweep_of(const std::string& scenario, std::initializer_list<const char*> vary) {
-  Sweep s{.scenario = hw::read_json_file(kScenarios + scenario)};
-  for (const char* text : vary) s.variations.push_back(read_variation(text));
-  return s;
+  Sweep sweep{.scenario = hw::read_json_file(kScenarios + scenario)};
+  for (const char* text : vary) sweep.variations.push_back(read_variation(text));
+  return sweep;
 }
 
 // Small enough to search in milliseconds.
 Sweep small() {
-  Sweep s = sweep_of("qwen3-235b-256-h100.json",
-                     {"cluster.gpus=128,256", "cluster.fabric.nic=25 GB/s,50 GB/s"});
-  s.scenario.root["search"] = {{"tp", {2}},
-                               {"pp", {8}},
-                               {"micro_batch", {1}},
-                               {"precision", {"bf16"}},
-                               {"schedule", {"interleaved"}}};
-  return s;
+  Sweep sweep = sweep_of("qwen3-235b-256-h100.json",
+                         {"cluster.gpus=128,256", "cluster.fabric.nic=25 GB/s,50 GB/s"});
+  sweep.scenario.root["search"] = {{"tp", {2}},
+                                   {"pp", {8}},
+                                   {"micro_batch", {1}},
+                                   {"precision", {"bf16"}},
+                                   {"schedule", {"interleaved"}}};
+  return sweep;
 }
 
 struct Folder {
@@ -66,23 +66,23 @@ TEST_CASE("variations are read as lists and ranges") {
 }
 
 TEST_CASE("a grid holds every combination, one at a time each value alone") {
-  Sweep s =
+  Sweep sweep =
       sweep_of("qwen3-235b-256-h100.json", {"cluster.gpus=128,256,512", "model.moe.top_k=4,8"});
-  CHECK(points(s).size() == 6);
-  CHECK(points(s)[3] == SweepPoint{256, 8});
-  s.one_at_a_time = true;
-  CHECK(points(s).size() == 6);
-  CHECK(points(s)[0] == SweepPoint{nullptr, nullptr});
-  CHECK(points(s)[4] == SweepPoint{nullptr, 4});
+  CHECK(points(sweep).size() == 6);
+  CHECK(points(sweep)[3] == SweepPoint{256, 8});
+  sweep.one_at_a_time = true;
+  CHECK(points(sweep).size() == 6);
+  CHECK(points(sweep)[0] == SweepPoint{nullptr, nullptr});
+  CHECK(points(sweep)[4] == SweepPoint{nullptr, 4});
 }
 
 TEST_CASE("a path changes parts that the scenario names, and only those") {
-  const Sweep s =
+  const Sweep sweep =
       sweep_of("qwen3-235b-256-h100.json",
                {"cluster.fabric.nic=100 GB/s", "model.moe.top_k=4", "campaign.0.seq=8192",
                 "search.precision=fp8", "stack.dispatcher=all-to-all"});
-  const Scenario before = scenario_from_json(s.scenario);
-  const Scenario after = scenario_from_json(scenario_at(s, points(s)[0]));
+  const Scenario before = scenario_from_json(sweep.scenario);
+  const Scenario after = scenario_from_json(scenario_at(sweep, points(sweep)[0]));
   CHECK(after.cluster.fabric.nic.si == 100e9);
   CHECK(after.cluster.fabric.latency.si == before.cluster.fabric.latency.si);
   CHECK(after.cluster.gpu.name == before.cluster.gpu.name);
@@ -102,11 +102,11 @@ TEST_CASE("a path changes parts that the scenario names, and only those") {
              Catch::Contains("/cluster") && Catch::Contains("gpsu"));
 }
 
-TEST_CASE("a fixed plan is priced by the same figures as simulate's, dp as it fits") {
-  Sweep s = sweep_of("qwen3-235b-256-h100.json", {"cluster.gpus=256,512,300"});
-  s.search = false;
-  const auto answers = run(s, {});
-  const Scenario scenario = scenario_from_json(s.scenario);
+TEST_CASE("a fixed plan is priced by the same figures as simulate'sweep, dp as it fits") {
+  Sweep sweep = sweep_of("qwen3-235b-256-h100.json", {"cluster.gpus=256,512,300"});
+  sweep.search = false;
+  const auto answers = run(sweep, {});
+  const Scenario scenario = scenario_from_json(sweep.scenario);
   const Prediction p =
       predict(scenario.model, scenario.cluster, scenario.stack, *scenario.plan, {4096, 2048});
   CHECK(answers[0]["step_s"] == p.step.si);
@@ -116,25 +116,25 @@ TEST_CASE("a fixed plan is priced by the same figures as simulate's, dp as it fi
 }
 
 TEST_CASE("a sweep gives the same answers from threads, from parts and after an interruption") {
-  const Sweep s = small();
-  const auto whole = run(s, {});
+  const Sweep sweep = small();
+  const auto whole = run(sweep, {});
   for (const auto& a : whole) CHECK(a.contains("step_s"));
   // A faster network is not slower; more GPUs are faster.
   CHECK(whole[1]["step_s"].get<double>() <= whole[0]["step_s"].get<double>());
   CHECK(whole[2]["step_s"].get<double>() < whole[0]["step_s"].get<double>());
-  CHECK(dump(run(s, {.threads = 3})) == dump(whole));
+  CHECK(dump(run(sweep, {.threads = 3})) == dump(whole));
 
   const Folder folder;
   const std::string journal = (folder.path / "out.csv.partial").string();
-  const auto first = run(s, {.journal = journal, .part = 1, .parts = 2});
+  const auto first = run(sweep, {.journal = journal, .part = 1, .parts = 2});
   CHECK(first[0].is_null());
   CHECK(first[1] == whole[1]);
-  const auto both = run(s, {.journal = journal, .part = 0, .parts = 2});
+  const auto both = run(sweep, {.journal = journal, .part = 0, .parts = 2});
   CHECK(dump(both) == dump(whole));
 
   // Killed in the middle of a line: the rest is computed, and what is there is not touched.
   const std::string other = (folder.path / "b.csv.partial").string();
-  run(s, {.journal = other});
+  run(sweep, {.journal = other});
   std::string text = read_file(other);
   std::size_t lines = 0, cut = 0;
   for (std::size_t i = 0; i < text.size() && lines < 3; ++i)
@@ -143,12 +143,12 @@ TEST_CASE("a sweep gives the same answers from threads, from parts and after an 
   const std::string marked = "\"step_s\":";
   text.replace(text.find(marked), marked.size(), "\"marked\":1,\"step_s\":");
   std::ofstream(other) << text;
-  const auto resumed = run(s, {.journal = other});
+  const auto resumed = run(sweep, {.journal = other});
   CHECK(resumed[0]["marked"] == 1);  // read, not computed
   CHECK(resumed[3] == whole[3]);
-  CHECK(dump(run(s, {.journal = other})) == dump(resumed));
+  CHECK(dump(run(sweep, {.journal = other})) == dump(resumed));
 
-  Sweep changed = s;
+  Sweep changed = sweep;
   changed.search = false;
   CHECK_THROWS_WITH(run(changed, {.journal = other}), Catch::Contains("another sweep"));
   remove_journals(other);
@@ -156,14 +156,14 @@ TEST_CASE("a sweep gives the same answers from threads, from parts and after an 
 }
 
 TEST_CASE("tables, CSV and chart scripts hold every point") {
-  const Sweep s = small();
-  const auto answers = run(s, {.threads = 2});
-  const std::string csv = sweep_csv(s, answers);
+  const Sweep sweep = small();
+  const auto answers = run(sweep, {.threads = 2});
+  const std::string csv = sweep_csv(sweep, answers);
   CHECK(std::count(csv.begin(), csv.end(), '\n') == 5);
   CHECK(csv.rfind("cluster.gpus,cluster.fabric.nic,plan,step_s,", 0) == 0);
-  const std::string table = sweep_table(s, answers);
+  const std::string table = sweep_table(sweep, answers);
   CHECK(table.find("25 GB/s") != std::string::npos);
-  const std::string chart = sweep_chart(s, answers, "gpu_hours", "x.svg");
+  const std::string chart = sweep_chart(sweep, answers, "gpu_hours", "x.svg");
   CHECK(chart.find("title \"nic 50 GB/s\"") != std::string::npos);
-  CHECK(sweep_json(s, answers).size() == 4);
+  CHECK(sweep_json(sweep, answers).size() == 4);
 }

@@ -100,23 +100,26 @@ int main(int argc, char** argv) {
   for (int drawn = 0, i = 0; i < wanted; ++drawn) {
     const Job original = plans.next();
     bool any = false;
-    for (const Sample& s : samples) {
+    for (const Sample& sample : samples) {
       Job job = original;
-      set_own_switches(s.target, job.plan);
+      set_own_switches(sample.target, job.plan);
       job.plan = canonical(job.plan, job.model);
       if (why_illegal(job.model, job.cluster, job.stack, job.plan, job.step)) continue;
-      if (Judge(s.target, job.model).objection(job.question()) != nullptr) continue;
-      any = any || s.target.framework != Framework::Native;
+      if (Judge(sample.target, job.model).objection(job.question()) != nullptr) continue;
+      any = any || sample.target.framework != Framework::Native;
       const std::string release =
-          s.target.release ? megatron_releases()[static_cast<std::size_t>(*s.target.release)] : "-";
-      const std::string where = fmt::format("{}/{}-{}-{}", folder.string(), i, s.name, release);
-      const Program program = program_of(s.target, job);
+          sample.target.release
+              ? megatron_releases()[static_cast<std::size_t>(*sample.target.release)]
+              : "-";
+      const std::string where =
+          fmt::format("{}/{}-{}-{}", folder.string(), i, sample.name, release);
+      const Program program = program_of(sample.target, job);
       std::filesystem::create_directories(where);
       for (const OutputFile& f : program.files) {
         write_file(where + "/" + f.name, f.text);
-        manifest += fmt::format("{}\t{}\t{}\n", s.name, release, where + "/" + f.name);
+        manifest += fmt::format("{}\t{}\t{}\n", sample.name, release, where + "/" + f.name);
       }
-      ++written[fmt::format("{} {}", s.name, release)];
+      ++written[fmt::format("{} {}", sample.name, release)];
       for (Launcher launcher : {Launcher::Slurm, Launcher::Torchrun, Launcher::MpiRun,
                                 Launcher::JobSet, Launcher::TrainJob}) {
         if (objection(launcher, program) != nullptr) continue;
