@@ -60,6 +60,18 @@ struct LaunchCommandOptions {
 };
 int launch_command(const LaunchCommandOptions& options, const CommonOptions& common);
 
+struct SweepCommandOptions {
+  std::string scenario;
+  std::vector<std::string> vary;  // PATH=VALUES
+  bool one_at_a_time = false;
+  std::string plan = "search";  // or "fixed"
+  std::string output;           // .csv or .json; empty: none
+  std::string chart;            // .svg; empty: none
+  std::string metric = "gpu_hours";
+  std::string part;  // "2/8": this process of so many; empty: as mpirun or Slurm say
+};
+int sweep_command(const SweepCommandOptions& options, const CommonOptions& common);
+
 struct BacktestCommandOptions {
   std::string runs;
   bool cross_validate = false, fit = false, all_hardware = false;  // see BacktestOptions

@@ -90,6 +90,36 @@ int run(int argc, char** argv) {
   backtest_app->add_flag("--rows", backtest.rows, "Print every row");
   backtest_app->callback([&] { chosen = [&] { return backtest_command(backtest, common); }; });
 
+  SweepCommandOptions sweep;
+  CLI::App* sweep_app =
+      app.add_subcommand("sweep", "Price a scenario again with some of its parts varied");
+  sweep_app->add_option("scenario", sweep.scenario, "Scenario file")->required();
+  sweep_app
+      ->add_option(
+          "--vary", sweep.vary,
+          "PATH=VALUE,VALUE,...: a part of the scenario (cluster.gpus, cluster.fabric.nic, "
+          "model.moe.top_k, search.precision) and what it takes; 1024..8192*2 and "
+          "\"25..100+25 GB/s\" are ranges; repeatable")
+      ->required()
+      ->allow_extra_args(false);
+  sweep_app->add_flag("--one-at-a-time", sweep.one_at_a_time,
+                      "Vary each part alone instead of all together");
+  sweep_app
+      ->add_option("--plan", sweep.plan, "search a plan at each point, or fixed: the scenario's")
+      ->check(CLI::IsMember({"search", "fixed"}))
+      ->capture_default_str();
+  sweep_app->add_option("--output", sweep.output,
+                        "Write the points to this .csv or .json file; an interrupted sweep goes on "
+                        "where it stopped");
+  sweep_app->add_option("--chart", sweep.chart,
+                        "Draw the points into this .svg file (with gnuplot)");
+  sweep_app->add_option("--metric", sweep.metric, "Of the chart")
+      ->check(CLI::IsMember({"gpu_hours", "days", "money", "step_s", "peak_memory_GiB", "mfu"}))
+      ->capture_default_str();
+  sweep_app->add_option("--part", sweep.part,
+                        "K/N: do every N-th point from the K-th; as mpirun or Slurm say");
+  sweep_app->callback([&] { chosen = [&] { return sweep_command(sweep, common); }; });
+
   ImportOptions import;
   CLI::App* import_app = app.add_subcommand("import",
                                             "Turn a Hugging Face config.json into a scenario's "

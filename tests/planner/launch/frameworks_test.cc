@@ -123,15 +123,15 @@ TEST_CASE("unknown and mistyped keys of configuration files are errors with the 
 }
 
 TEST_CASE("what a framework can't run is refused by name, and the nearest plan runs") {
-  const Scenario s = read_scenario(kScenarios + "deepseek-v3-2048-h800.json");
-  Job job{.name = s.name,
-          .model = s.model,
-          .cluster = s.cluster,
-          .stack = s.stack,
+  const Scenario scenario = read_scenario(kScenarios + "deepseek-v3-2048-h800.json");
+  Job job{.name = scenario.name,
+          .model = scenario.model,
+          .cluster = scenario.cluster,
+          .stack = scenario.stack,
           .step = {4096, 15360},
           .steps = 10,
-          .plan = canonical(*s.plan, s.model)};
-  const Bytes limit{s.cluster.gpu.memory};
+          .plan = canonical(*scenario.plan, scenario.model)};
+  const Bytes limit{scenario.cluster.gpu.memory};
   const double given = predict(job.model, job.cluster, job.stack, job.plan, job.step).step.si;
 
   const Target megatron{.framework = Framework::Megatron};
@@ -151,7 +151,7 @@ TEST_CASE("what a framework can't run is refused by name, and the nearest plan r
   CHECK_FALSE(why_illegal(job.model, job.cluster, job.stack, job.plan, job.step));
 
   // torchtitan has neither MTP, blockwise fp8, ZeRO-1 nor those modules.
-  job.plan = canonical(*s.plan, s.model);
+  job.plan = canonical(*scenario.plan, scenario.model);
   const Target titan{.framework = Framework::Torchtitan};
   near = nearest_plan(titan, job, limit);
   REQUIRE(near);
@@ -162,15 +162,15 @@ TEST_CASE("what a framework can't run is refused by name, and the nearest plan r
 }
 
 TEST_CASE("a search for a target finds only plans that the target runs") {
-  Scenario s = read_scenario(kScenarios + "qwen3-235b-256-h100.json");
-  s.search.tp = {1, 2};
-  s.search.pp = {4, 8};
-  s.search.micro_batch = {1};
+  Scenario scenario = read_scenario(kScenarios + "qwen3-235b-256-h100.json");
+  scenario.search.tp = {1, 2};
+  scenario.search.pp = {4, 8};
+  scenario.search.micro_batch = {1};
   for (Framework framework : {Framework::Megatron, Framework::Torchtitan, Framework::DeepSpeed}) {
-    s.search.target = framework;
+    scenario.search.target = framework;
     const StepShape step{4096, 2048};
-    if (framework == Framework::DeepSpeed) s.search.pp = {1};
-    const Candidates candidates(s, step);
+    if (framework == Framework::DeepSpeed) scenario.search.pp = {1};
+    const Candidates candidates(scenario, step);
     Tally rejected;
     const auto legal = candidates.legal(rejected);
     CAPTURE(hw::spelling(framework), rejected);
@@ -178,11 +178,11 @@ TEST_CASE("a search for a target finds only plans that the target runs") {
     std::int64_t all = static_cast<std::int64_t>(legal.size());
     for (const auto& [why, count] : rejected) all += count;
     CHECK(all == candidates.combinations());
-    const Judge judge({.framework = framework}, s.model);
+    const Judge judge({.framework = framework}, scenario.model);
     std::size_t wrong = 0;
     for (const auto& choice : legal)
-      wrong +=
-          judge.objection({s.model, s.cluster, s.stack, candidates.plan(choice), step}) != nullptr;
+      wrong += judge.objection({scenario.model, scenario.cluster, scenario.stack,
+                                candidates.plan(choice), step}) != nullptr;
     CHECK(wrong == 0);
     if (framework == Framework::Megatron)
       CHECK(rejected.count(
@@ -249,8 +249,8 @@ TEST_CASE("published plans are imported, predicted, written again and read as th
       continue;
     }
     const ImportedJob& in = std::get<ImportedJob>(imported);
-    const Scenario s = scenario_from_json(hw::parse_json("imported", in.scenario.dump()));
-    const Plan& p = *s.plan;
+    const Scenario scenario = scenario_from_json(hw::parse_json("imported", in.scenario.dump()));
+    const Plan& p = *scenario.plan;
     CHECK(p.tp == tp);
     CHECK(p.pp == pp);
     CHECK(p.cp == cp);
@@ -260,22 +260,23 @@ TEST_CASE("published plans are imported, predicted, written again and read as th
     CHECK(world_size(p) == gpus);
 
     const StepShape step{seq, batch};
-    const auto illegal = why_illegal(s.model, s.cluster, s.stack, p, step);
+    const auto illegal = why_illegal(scenario.model, scenario.cluster, scenario.stack, p, step);
     CHECK((illegal ? illegal->why + illegal->detail : "") == "");
     if (illegal) continue;
-    const Prediction prediction = predict(s.model, s.cluster, s.stack, p, step);
+    const Prediction prediction =
+        predict(scenario.model, scenario.cluster, scenario.stack, p, step);
     CHECK(prediction.step.si > 0.05);
     CHECK(prediction.step.si < 300);
 
-    const Job again{.name = s.name,
-                    .model = s.model,
-                    .cluster = s.cluster,
-                    .stack = s.stack,
+    const Job again{.name = scenario.name,
+                    .model = scenario.model,
+                    .cluster = scenario.cluster,
+                    .stack = scenario.stack,
                     .step = step,
                     .steps = 10,
                     .plan = p};
     std::string detail;
-    const char* against = Judge(in.target, s.model).objection(again.question(), &detail);
+    const char* against = Judge(in.target, scenario.model).objection(again.question(), &detail);
     CHECK((against == nullptr ? "" : against + detail) == "");
     if (against != nullptr) continue;
     const Program program = program_of(in.target, again);

@@ -1,13 +1,19 @@
 // Writes artefacts of random legal plans for every target, to be checked from outside:
 //   launch-samples FOLDER PLANS [SEED]
+//   launch-samples compare megatron|torchtitan|torchtitan-main|deepspeed FILE
 // FOLDER/manifest.txt has one line a file or command: what it is, its release, and its path or
-// words.
+// words. `compare` holds the program's own tables against FILE: JSON with "accepted_by" (option ->
+// releases) for megatron, with "flags" (objects with "flag" and "aliases") for the others.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <set>
+#include <tuple>
 
+#include "hw-models/strict_json.h"
 #include "planner/file.h"
 #include "planner/launch/frameworks.h"
 #include "planner/launch/launchers.h"
@@ -25,6 +31,38 @@ struct Sample {
   const char* name;
 };
 
+// Names that only one of the two has; the exit code.
+int compare(const std::string& what, const std::string& file) {
+  const auto root = hw::read_json_file(file).root;
+  std::set<std::string> ours, theirs;
+  if (what == "megatron") {
+    for (const auto& [option, releases] : root.at("accepted_by").items())
+      for (const std::string& release : megatron_releases()) {
+        const bool listed = std::find(releases.begin(), releases.end(), release) != releases.end();
+        const std::string name = option + " in " + release;
+        if (listed) theirs.insert(name);
+        if (megatron_accepts(option, megatron_release(release))) ours.insert(name);
+      }
+  } else {
+    const KeyTable table = what == "torchtitan"        ? KeyTable::Torchtitan
+                           : what == "torchtitan-main" ? KeyTable::TorchtitanMain
+                                                       : KeyTable::DeepSpeed;
+    for (const std::string& key : keys_of(table)) ours.insert(key);
+    for (const auto& flag : root.at("flags")) {
+      theirs.insert(flag.at("flag").get<std::string>());
+      for (const auto& alias : flag.value("aliases", nlohmann::json::array()))
+        theirs.insert(alias.get<std::string>());
+    }
+  }
+  int different = 0;
+  for (const auto& [from, to, side] :
+       {std::tuple(&ours, &theirs, "only here"), std::tuple(&theirs, &ours, "only there")})
+    for (const std::string& name : *from)
+      if (to->count(name) == 0) ++different, fmt::print("{}: {}\n", side, name);
+  fmt::print("{} names, {} differ\n", theirs.size(), different);
+  return different == 0 ? 0 : 1;
+}
+
 std::string joined(const std::vector<std::string>& words) {
   std::string text;
   for (const std::string& word : words) text += (text.empty() ? "" : " ") + quoted(word);
@@ -38,6 +76,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "launch-samples FOLDER PLANS [SEED]\n");
     return 2;
   }
+  if (std::string(argv[1]) == "compare" && argc == 4) return compare(argv[2], argv[3]);
   const std::filesystem::path folder(argv[1]);
   std::filesystem::create_directories(folder);
   const int wanted = std::atoi(argv[2]);
@@ -61,23 +100,26 @@ int main(int argc, char** argv) {
   for (int drawn = 0, i = 0; i < wanted; ++drawn) {
     const Job original = plans.next();
     bool any = false;
-    for (const Sample& s : samples) {
+    for (const Sample& sample : samples) {
       Job job = original;
-      set_own_switches(s.target, job.plan);
+      set_own_switches(sample.target, job.plan);
       job.plan = canonical(job.plan, job.model);
       if (why_illegal(job.model, job.cluster, job.stack, job.plan, job.step)) continue;
-      if (Judge(s.target, job.model).objection(job.question()) != nullptr) continue;
-      any = any || s.target.framework != Framework::Native;
+      if (Judge(sample.target, job.model).objection(job.question()) != nullptr) continue;
+      any = any || sample.target.framework != Framework::Native;
       const std::string release =
-          s.target.release ? megatron_releases()[static_cast<std::size_t>(*s.target.release)] : "-";
-      const std::string where = fmt::format("{}/{}-{}-{}", folder.string(), i, s.name, release);
-      const Program program = program_of(s.target, job);
+          sample.target.release
+              ? megatron_releases()[static_cast<std::size_t>(*sample.target.release)]
+              : "-";
+      const std::string where =
+          fmt::format("{}/{}-{}-{}", folder.string(), i, sample.name, release);
+      const Program program = program_of(sample.target, job);
       std::filesystem::create_directories(where);
       for (const OutputFile& f : program.files) {
         write_file(where + "/" + f.name, f.text);
-        manifest += fmt::format("{}\t{}\t{}\n", s.name, release, where + "/" + f.name);
+        manifest += fmt::format("{}\t{}\t{}\n", sample.name, release, where + "/" + f.name);
       }
-      ++written[fmt::format("{} {}", s.name, release)];
+      ++written[fmt::format("{} {}", sample.name, release)];
       for (Launcher launcher : {Launcher::Slurm, Launcher::Torchrun, Launcher::MpiRun,
                                 Launcher::JobSet, Launcher::TrainJob}) {
         if (objection(launcher, program) != nullptr) continue;

@@ -63,11 +63,11 @@ TEST_CASE("Megatron-LM's verdicts on its own command lines, with place and relea
     const std::string place = no ? no->where : "accepted";
     CHECK(place == c.value("refused", "accepted"));
     if (!no) {
-      const MegatronSizes s = megatron_sizes(megatron_args(options, "test"), world);
-      CHECK(s.dp == c.at("dp").get<int>());
-      CHECK(s.expert_dp == c.at("expert_dp").get<int>());
-      CHECK(s.micro_batches == c.at("micro_batches").get<int>());
-      CHECK(s.vpp ==
+      const MegatronSizes sizes = megatron_sizes(megatron_args(options, "test"), world);
+      CHECK(sizes.dp == c.at("dp").get<int>());
+      CHECK(sizes.expert_dp == c.at("expert_dp").get<int>());
+      CHECK(sizes.micro_batches == c.at("micro_batches").get<int>());
+      CHECK(sizes.vpp ==
             (c.at("vpp").is_null() ? std::nullopt : std::optional(c.at("vpp").get<int>())));
     }
     // The other releases that were run: 0.17.0 to dev.
