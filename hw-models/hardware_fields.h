@@ -223,6 +223,10 @@ void fields(V& v, Stack& s) {
     {.doc = "of memory-bound kernels, relative to the fitted tables", .min = 0.05, .max = 4});
   v("comm_efficiency", s.comm_efficiency,
     {.doc = "of collectives, relative to the fitted tables", .min = 0.05, .max = 4});
+  v("exchange_release", s.exchange_release,
+    {.doc = "rate of token exchanges between nodes over that of the release fitted to",
+     .min = 0.05,
+     .max = 4});
   v("expert_imbalance", s.expert_imbalance,
     {.doc = "busiest rank's tokens over the mean", .min = 1, .max = 10});
   v.notes("sources", "the reason for each switch, the fit of each figure");
