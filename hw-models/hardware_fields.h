@@ -71,6 +71,10 @@ void fields(V& v, Gpu& g) {
   v("peak_fp8", g.peak_fp8, {.doc = "dense; 0: not supported", .required = true});
   v("peak_fp4", g.peak_fp4, {.doc = "dense; 0: not supported", .required = true});
   v("power_w", g.power_w, {.doc = "board limit", .required = true, .unit = &power_units()});
+  v("sustained_matmul", g.sustained_matmul,
+    {.doc = "rate of matrix products through a step over that of kernels timed alone",
+     .min = 0.3,
+     .max = 1.5});
   v.notes("sources", "where each figure is from");
 }
 

@@ -144,7 +144,7 @@ std::string beside_text(const PlanRow& best, const PlanRow& given) {
     t.rows.push_back(
         {name, duration(x), duration(y), (x < y ? "-" : "+") + duration(x < y ? y - x : x - y)});
   };
-  const Phases &p = best.prediction.mean_phases, &q = given.prediction.mean_phases;
+  const Phases &p = best.prediction.phases, &q = given.prediction.phases;
   add("F", p.f, q.f);
   add("B", p.b, q.b);
   add("W", p.w, q.w);

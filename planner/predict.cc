@@ -69,9 +69,9 @@ Predictor::Run Predictor::run(const Plan& plan, const StepShape& step) {
   run.folded = sim::run_folded(run.program, times_);
   Prediction& p = run.prediction;
   p.step = sim::seconds(run.folded.end) + stack_.host_per_step;
-  p.phases = phases_of(run.folded.roles.front());
-  p.mean_phases = mean_phases(run.program, run.folded);
-  p.phases.host = p.mean_phases.host = stack_.host_per_step;
+  p.phases = mean_phases(run.program, run.folded);
+  p.first_phases = phases_of(run.folded.roles.front());
+  p.phases.host = p.first_phases.host = stack_.host_per_step;
   p.memory = memory_use(model_, plan, stack_, step, schedule);
   const double tokens = static_cast<double>(step.global_batch) * step.seq;
   const Flops capacity = p.step * cluster_.gpu.peak_bf16 * static_cast<double>(world_size(plan));

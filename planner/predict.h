@@ -33,9 +33,9 @@ struct Phases {
 
 struct Prediction {
   Seconds step;
-  Phases phases;       // of rank 0, whose log a trainer prints: it has the first stage (and in a
-                       // bidirectional schedule the last)
-  Phases mean_phases;  // over all ranks
+  Phases phases;        // mean over all ranks
+  Phases first_phases;  // of rank 0, whose log a trainer prints: it has the first stage (and in a
+                        // bidirectional schedule the last)
   MemoryUse memory;
   double mfu_causal = 0, mfu_full = 0;    // of the bf16 peak, recompute not counted
   bool calibrated = true;                 // false: some op had no measurement behind it

@@ -131,7 +131,7 @@ ordered_json to_json(const StepAnswer& a) {
   const Prediction& p = a.prediction;
   ordered_json out = {{"plan", plan_to_json(a.plan)}, {"step_s", p.step.si}};
   for (const PhaseRow& r : rows(p.phases)) out["phases_s"][r.key] = r.time.si;
-  for (const PhaseRow& r : rows(p.mean_phases)) out["mean_phases_s"][r.key] = r.time.si;
+  for (const PhaseRow& r : rows(p.first_phases)) out["rank_0_phases_s"][r.key] = r.time.si;
   out["mfu"] = {{"causal", p.mfu_causal}, {"full", p.mfu_full}};
   out["peak_memory_GiB"] = p.memory.peak / GiB;
   out["memory_limit_GiB"] = a.memory_limit / GiB;
@@ -161,7 +161,7 @@ std::string to_text(const StepAnswer& a) {
                        percent(p.mfu_causal), percent(p.mfu_full));
   out += '\n';
   Table phases{.columns = {{"", Align::Left}, {"rank 0"}, {"mean rank"}, {""}, {"", Align::Left}}};
-  const auto first = rows(p.phases), mean = rows(p.mean_phases);
+  const auto first = rows(p.first_phases), mean = rows(p.phases);
   for (std::size_t i = 0; i < first.size(); ++i)
     if (first[i].time.si != 0 || mean[i].time.si != 0)
       phases.rows.push_back({first[i].key, duration(first[i].time), duration(mean[i].time),

@@ -7,7 +7,7 @@
 namespace reckon::plan {
 
 StepUse step_use(const Predictor::Run& run, Predictor& predictor) {
-  const Phases& p = run.prediction.mean_phases;
+  const Phases& p = run.prediction.phases;
   const Seconds passes = p.f + p.b + p.w + p.fb;
   Seconds busy;
   double ranks = 0;
