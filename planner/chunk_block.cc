@@ -303,8 +303,8 @@ std::shared_ptr<const sim::Block> chunk_block(const ChunkContext& context, Phase
   if (phase == Phase::W)
     stack.expert_imbalance =
         1 + (stack.expert_imbalance - 1) / std::sqrt(std::max(1, backward->layers + backward->mtp));
-  const ChunkContext own{context.model, context.params, context.plan,
-                         stack,         context.groups, context.seq};
+  const ChunkContext own{context.model,  context.params,    context.plan, stack,
+                         context.groups, context.footprint, context.seq};
   Writer w(own, phase);
   switch (phase) {
     case Phase::F: w.forward(*forward); break;

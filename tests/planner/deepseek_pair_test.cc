@@ -74,8 +74,10 @@ Pair timed_pair(const Scenario& s, double busiest) {
   const Plan& plan = *s.plan;
   const Params params = parameters(s.model);
   const Groups g = groups(plan, s.cluster);
+  const hw::Footprint footprint = hw::expected_footprint(routing(s.model, plan, g));
   const ChunkLayout f{.first_layer = 8, .layers = 4}, b{.first_layer = 12, .layers = 4};
-  const auto block = chunk_block({s.model, params, plan, stack, g, 4096}, sim::Phase::FB, &f, &b);
+  const auto block =
+      chunk_block({s.model, params, plan, stack, g, footprint, 4096}, sim::Phase::FB, &f, &b);
   const sim::BlockTime t = sim::time_block(
       *block, [&](const sim::Work& w) { return hw::cost(w, s.cluster, stack); },
       stack.host_per_kernel);
