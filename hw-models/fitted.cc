@@ -41,7 +41,8 @@ GemmFit gemm_row(const json& j) {
             .wgrad_tile_seconds = j.at("wgrad_tile_seconds"),
             .launch_seconds = j.at("launch_seconds"),
             .memory_fraction = j.at("memory_fraction"),
-            .grouped_fraction = j.at("grouped_fraction")};
+            .grouped_fraction = j.at("grouped_fraction"),
+            .in_training = j.at("harnesses").contains("dualpipe")};
   if (const auto i = choice(j.at("dtype"), kDTypes)) f.dtype = static_cast<sim::DType>(*i);
   return f;
 }

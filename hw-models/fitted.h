@@ -27,6 +27,7 @@ struct GemmFit {
   double launch_seconds = 0;        // first instruction to last, of an empty kernel
   double memory_fraction = 0;       // of the nameplate memory rate
   double grouped_fraction = 1;      // rate of grouped kernels relative to dense ones
+  bool in_training = false;         // the reference table was taken inside a training step
 };
 
 // One attention kernel on one architecture, forward or backward.

@@ -89,12 +89,13 @@ KernelTime tiled_time(const GemmFit& fit, const Product& p, double count, sim::P
   return t;
 }
 
-Cost to_cost(const KernelTime& t, const Gpu& gpu, const Stack& stack, bool calibrated) {
+Cost to_cost(const KernelTime& t, const Gpu& gpu, const Stack& stack, const GemmFit& fit) {
+  const double sustained = fit.in_training ? 1 : gpu.sustained_matmul;
   Cost c;
-  c.alone = Seconds(t.seconds / stack.gemm_efficiency) + stack.kernel_gap;
+  c.alone = Seconds(t.seconds / (stack.gemm_efficiency * sustained)) + stack.kernel_gap;
   c.sm_share = t.busy_sms / gpu.sms;
   c.hbm_share = hbm_share(t.traffic, c.alone, gpu);
-  c.calibrated = calibrated;
+  c.calibrated = fit.calibrated;
   return c;
 }
 
@@ -117,7 +118,7 @@ KernelTime grouped_gemm_time(const GemmFit& fit, const sim::GroupedMatMul& op, c
 
 Cost compute_cost(const sim::MatMul& op, const Gpu& gpu, const Stack& stack, int sms) {
   const GemmFit& fit = gemm_fit(fitted(), gpu.architecture, op.dtype);
-  return to_cost(gemm_time(fit, op, gpu, sms), gpu, stack, fit.calibrated);
+  return to_cost(gemm_time(fit, op, gpu, sms), gpu, stack, fit);
 }
 
 Cost compute_cost(const sim::GroupedMatMul& op, const Gpu& gpu, const Stack& stack, int sms) {
@@ -127,10 +128,10 @@ Cost compute_cost(const sim::GroupedMatMul& op, const Gpu& gpu, const Stack& sta
   const bool loops =
       stack.grouped_gemm == GroupedGemmKernel::Loop ||
       (stack.grouped_gemm == GroupedGemmKernel::DeepGemm && op.pass == sim::Pass::WeightGrad);
-  if (!loops) return to_cost(grouped_gemm_time(fit, op, gpu, sms), gpu, stack, fit.calibrated);
+  if (!loops) return to_cost(grouped_gemm_time(fit, op, gpu, sms), gpu, stack, fit);
   const sim::MatMul one{
       .m = op.m / op.groups, .n = op.n, .k = op.k, .pass = op.pass, .dtype = op.dtype};
-  Cost c = to_cost(gemm_time(fit, one, gpu, sms), gpu, stack, fit.calibrated);
+  Cost c = to_cost(gemm_time(fit, one, gpu, sms), gpu, stack, fit);
   c.alone *= static_cast<double>(op.groups);
   c.kernels = static_cast<int>(op.groups);
   return c;

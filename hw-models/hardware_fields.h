@@ -71,6 +71,10 @@ void fields(V& v, Gpu& g) {
   v("peak_fp8", g.peak_fp8, {.doc = "dense; 0: not supported", .required = true});
   v("peak_fp4", g.peak_fp4, {.doc = "dense; 0: not supported", .required = true});
   v("power_w", g.power_w, {.doc = "board limit", .required = true, .unit = &power_units()});
+  v("sustained_matmul", g.sustained_matmul,
+    {.doc = "rate of matrix products through a step over that of kernels timed alone",
+     .min = 0.3,
+     .max = 1.5});
   v.notes("sources", "where each figure is from");
 }
 
@@ -223,6 +227,10 @@ void fields(V& v, Stack& s) {
     {.doc = "of memory-bound kernels, relative to the fitted tables", .min = 0.05, .max = 4});
   v("comm_efficiency", s.comm_efficiency,
     {.doc = "of collectives, relative to the fitted tables", .min = 0.05, .max = 4});
+  v("exchange_release", s.exchange_release,
+    {.doc = "rate of token exchanges between nodes over that of the release fitted to",
+     .min = 0.05,
+     .max = 4});
   v("expert_imbalance", s.expert_imbalance,
     {.doc = "busiest rank's tokens over the mean", .min = 1, .max = 10});
   v.notes("sources", "the reason for each switch, the fit of each figure");

@@ -23,6 +23,10 @@ struct Gpu {
   // Dense matrix peaks, without sparsity; 0: the device lacks the type.
   FlopsPerSecond peak_fp32, peak_tf32, peak_bf16, peak_fp8, peak_fp4;
   double power_w = 0;
+  // Rate of matrix products through a training step over that of the fitted tables, which are timed
+  // alone: the board's power limit lowers its clock under load. Tables taken in training have it in
+  // them.
+  double sustained_matmul = 1;
 };
 
 struct MeasuredDevice;  // measured.h

@@ -32,8 +32,9 @@ Cost network_cost(const sim::Collective& op, const Cluster& c, const Stack& s) {
 
 Cost network_cost(const sim::TokenExchange& op, const Cluster& c, const Stack& s) {
   const auto time = [&](bool beside_compute) {
-    return exchange_time(network_fit(), op, c,
-                         {.sms = s.comm_sms, .beside_compute = beside_compute});
+    return exchange_time(
+        network_fit(), op, c,
+        {.sms = s.comm_sms, .beside_compute = beside_compute, .release = s.exchange_release});
   };
   const NetworkTime alone = time(false);
   Cost cost = as_cost(alone, s.comm_sms, c, s);

@@ -174,7 +174,8 @@ NetworkTime exchange_time(const NetworkFit& fit, const sim::TokenExchange& op, c
   Seconds latency = Seconds(e.base_seconds) + c.node.nvlink_latency;
   if (l.nodes > 1) {
     const double sent = op.tokens * op.remote_nodes;
-    t.nic = climb(l, c) * op.bytes_per_token * sent / (e.nic_fraction * c.fabric.nic);
+    t.nic =
+        climb(l, c) * op.bytes_per_token * sent / (setting.release * e.nic_fraction * c.fabric.nic);
     busy = std::max(busy, t.nic + Seconds(setting.beside_compute ? sent * e.token_seconds : 0));
     latency += c.fabric.latency;
   }

@@ -23,9 +23,11 @@ NetworkTime collective_time(const NetworkFit& fit, const sim::Collective& op,
                             const Cluster& cluster);
 
 // `sms` of the exchange kernel. `beside_compute`: compute kernels run meanwhile, as in training.
+// `release`: rate between nodes of the kernels' release, over that of the release fitted to.
 struct ExchangeSetting {
   int sms = 20;
   bool beside_compute = true;
+  double release = 1;
 };
 NetworkTime exchange_time(const NetworkFit& fit, const sim::TokenExchange& op,
                           const Cluster& cluster, ExchangeSetting setting);

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -148,6 +149,29 @@ Footprint expected_footprint(const Routing& r) {
   return f;
 }
 
+namespace {
+
+// Expected largest of n standard normals, from its quantile (Blom 1958): 0.5 % for n up to 1000.
+double largest_normal(double n) {
+  if (n <= 1) return 0;
+  const double p = (n - 0.375) / (n + 0.25);
+  double low = 0, high = 8;  // p >= 1/2
+  for (int i = 0; i < 60; ++i) {
+    const double x = (low + high) / 2;
+    (0.5 * std::erfc(-x / std::sqrt(2.0)) < p ? low : high) = x;
+  }
+  return low;
+}
+
+}  // namespace
+
+double busiest_node(const Routing& r) {
+  if (r.busiest <= 1) return 1;
+  const double per_node = std::min(r.ranks, r.ranks_per_node), nodes = r.ranks / per_node;
+  return 1 +
+         (r.busiest - 1) * largest_normal(nodes) / (largest_normal(r.ranks) * std::sqrt(per_node));
+}
+
 sim::TokenExchange token_exchange(const Routing& routing, double tokens, Bytes bytes_per_token,
                                   const sim::Group& group, bool combine, bool node_forwarding) {
   return token_exchange(routing, expected_footprint(routing), tokens, bytes_per_token, group,
@@ -161,10 +185,11 @@ sim::TokenExchange token_exchange(const Routing& routing, const Footprint& f, do
   // ranks.
   const double ranks = routing.ranks, node = std::min(routing.ranks, routing.ranks_per_node);
   return {.tokens = tokens,
-          .remote_nodes = f.remote_nodes,
+          .remote_nodes = f.remote_nodes * busiest_node(routing),
           .ranks = f.ranks,
-          .off_node_copies = routing.top_k * (1 - node / ranks),
-          .local_copies = node_forwarding ? f.forwards : routing.top_k * (node - 1) / ranks,
+          .off_node_copies = routing.top_k * (1 - node / ranks) * routing.busiest,
+          .local_copies =
+              (node_forwarding ? f.forwards : routing.top_k * (node - 1) / ranks) * routing.busiest,
           .bytes_per_token = bytes_per_token,
           .group = group,
           .combine = combine,

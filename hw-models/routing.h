@@ -14,6 +14,7 @@ struct Routing {
   int experts = 1, top_k = 1;
   int ranks = 1, ranks_per_node = 1;
   int groups = 1, limited_groups = 1;  // groups == limited_groups: no limit
+  double busiest = 1;                  // token copies that the busiest rank receives, over the mean
 };
 
 // Means over senders on every rank, all experts equally likely.
@@ -34,7 +35,15 @@ struct Footprint {
 // limited_groups.
 Footprint expected_footprint(const Routing& routing);
 
-// The exchange of `tokens` tokens per rank. `node_forwarding`: see sim::TokenExchange.
+// What the busiest node receives over the mean, given what the busiest rank does. Loads of ranks
+// are taken for independent normal draws of deviation d around 1, so that the busiest of R lies d
+// M(R) above 1, M(n) the expected largest of n standard normals. A node of p ranks deviates by d /
+// sqrt(p), and the busiest of N nodes lies d M(N) / sqrt(p) above 1.
+double busiest_node(const Routing& routing);
+
+// The exchange of `tokens` tokens per rank, as long as its busiest receiver takes. With forwarding
+// that is a node for the NICs (a token enters a node once, whichever of its ranks it is for) and a
+// rank for NVLink; without, a rank for both. `node_forwarding`: see sim::TokenExchange.
 sim::TokenExchange token_exchange(const Routing& routing, double tokens, Bytes bytes_per_token,
                                   const sim::Group& group, bool combine, bool node_forwarding);
 // The same, where the caller keeps expected_footprint(routing).

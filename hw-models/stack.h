@@ -80,6 +80,8 @@ struct Stack {
   double attention_efficiency = 1;
   double memory_efficiency = 1;  // of memory-bound kernels
   double comm_efficiency = 1;    // of collectives relative to the fitted network tables
+  double exchange_release = 1;   // of token exchange kernels: rate between nodes over that of the
+                                 // release which the network table is fitted to (June 2025)
   double expert_imbalance = 1;   // busiest rank's tokens over the mean
 };
 

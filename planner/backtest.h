@@ -75,7 +75,8 @@ struct Backtest {
   std::optional<ErrorSummary> left_out;  // of the same rows, with cross-validation
   std::map<std::string, ErrorSummary> by_source, by_gpu, by_family, by_tier, by_stack;
   std::vector<PlanGroup> groups;
-  std::vector<FittedStack> fitted;  // empty: no fit in this run
+  std::vector<FittedStack> fitted;                 // empty: no fit in this run
+  std::map<std::string, double> sustained_matmul;  // of Gpu, by architecture; likewise
 };
 
 // Tiers A and B (the plan is known) on A100, H800, H100 and H200: what the stacks are fitted to.

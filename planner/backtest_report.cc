@@ -131,6 +131,8 @@ ordered_json to_json(const Backtest& b) {
                         {"host_per_kernel", fmt::format("{:.3g} us", f.stack.host_per_kernel / us)},
                         {"host_per_step", fmt::format("{:.3g} ms", f.stack.host_per_step / ms)}};
     out["fitted_stacks"] = std::move(stacks);
+    for (const auto& [architecture, rate] : b.sustained_matmul)
+      out["sustained_matmul"][architecture] = rate;
   }
   out["rows"] = std::move(rows);
   return out;
@@ -214,7 +216,10 @@ std::string to_text(const Backtest& b, bool with_rows) {
     }
     out += '\n';
     out += text(fit);
-    out += fmt::format("  {} fitted constants\n", constants);
+    for (const auto& [architecture, rate] : b.sustained_matmul)
+      out += fmt::format("  matrix products on {} keep {:.3f} of their rate through a step\n",
+                         architecture, rate);
+    out += fmt::format("  {} fitted constants\n", constants + b.sustained_matmul.size());
   }
   return out;
 }

@@ -5,6 +5,7 @@
 #include "planner/chunk_block.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace reckon::plan {
 
@@ -295,7 +296,16 @@ const hw::Footprint& Footprints::of(const ModelShape& model, const Plan& plan,
 std::shared_ptr<const sim::Block> chunk_block(const ChunkContext& context, Phase phase,
                                               const ChunkLayout* forward,
                                               const ChunkLayout* backward) {
-  Writer w(context, phase);
+  // The busiest rank holds up its group at the next exchange. Inside a W that runs alone there is
+  // none, so the rank counts whose sum over the chunk's layers is largest; layers being
+  // independent, it lies above the mean by 1 / sqrt(layers) of what the busiest does in one layer.
+  hw::Stack stack = context.stack;
+  if (phase == Phase::W)
+    stack.expert_imbalance =
+        1 + (stack.expert_imbalance - 1) / std::sqrt(std::max(1, backward->layers + backward->mtp));
+  const ChunkContext own{context.model,  context.params,    context.plan, stack,
+                         context.groups, context.footprint, context.seq};
+  Writer w(own, phase);
   switch (phase) {
     case Phase::F: w.forward(*forward); break;
     case Phase::B: w.backward(*backward, true, false); break;

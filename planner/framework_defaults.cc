@@ -111,7 +111,9 @@ const FrameworkDefaults kDeepSeek{
     .name = "DeepSeek",
     .stack = "deepseek",
     .recompute = {.mode = Recompute::Mode::Selective, .modules = kNorm | kMlaUp | kActivation},
-    .param_overlap = false,  // the published step has a phase of its own for the optimizer
+    // The published step has a phase of its own for the optimizer.
+    .grad_overlap = false,
+    .param_overlap = false,
     .expert_tp_follows_tp = false,
     .expert_overlap = Overlap::Expert::Pair,
     .embedding_weight = 0};  // 61 layers on 16 stages: four each, the last with one, MTP and head

@@ -23,15 +23,17 @@ hw::Routing routing(const ModelShape& model, const Plan& plan, const Groups& gro
 std::uint32_t LayerOps::token_exchange(const char* label, bool combine, double element_bytes) {
   const Moe& moe = *model_.moe;
   if (plan_.ep == 1) return BlockWriter::kNoOp;
-  const double tokens = shape_.tokens / plan_.tp * stack_.expert_imbalance;
+  hw::Routing traffic = routing(model_, plan_, groups_);
+  traffic.busiest = stack_.expert_imbalance;
+  const double tokens = shape_.tokens / plan_.tp;
   // Scales of 1x128 blocks travel with fp8 tokens; routing indices and weights with every dispatch.
   const double scales = element_bytes < 2 ? 4.0 / 128 : 0;
   const Bytes per_token(model_.hidden * (element_bytes + scales) +
                         (combine ? 0 : 12.0 * moe.top_k));
   return out_.communicate(
       label,
-      hw::token_exchange(routing(model_, plan_, groups_), footprint_, tokens, per_token, groups_.ep,
-                         combine, stack_.dispatcher != hw::Dispatcher::AllToAll),
+      hw::token_exchange(traffic, footprint_, tokens, per_token, groups_.ep, combine,
+                         stack_.dispatcher != hw::Dispatcher::AllToAll),
       Stream::Expert);
 }
 

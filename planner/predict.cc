@@ -10,25 +10,31 @@ namespace reckon::plan {
 
 namespace {
 
-Phases mean_phases(const sim::Program& program, const sim::FoldedRun& run, Seconds host) {
-  Phases p;
+Phases phases_of(const sim::RoleTime& t) {
+  return {.f = sim::seconds(t.f),
+          .b = sim::seconds(t.b + t.bw),
+          .w = sim::seconds(t.w),
+          .fb = sim::seconds(t.fb),
+          .bubble = sim::seconds(t.wait + t.idle),
+          .gradients = sim::seconds(t.gradients),
+          .optimizer = sim::seconds(t.tail)};
+}
+
+constexpr Seconds Phases::*kParts[] = {&Phases::f,        &Phases::b,      &Phases::w,
+                                       &Phases::fb,       &Phases::bubble, &Phases::gradients,
+                                       &Phases::optimizer};
+
+Phases mean_phases(const sim::Program& program, const sim::FoldedRun& run) {
+  Phases mean;
   double ranks = 0;
   for (std::size_t r = 0; r < run.roles.size(); ++r) {
-    const sim::RoleTime& t = run.roles[r];
+    const Phases of = phases_of(run.roles[r]);
     const double n = program.roles[r].ranks;
     ranks += n;
-    p.f += n * sim::seconds(t.f);
-    p.b += n * sim::seconds(t.b + t.bw);
-    p.w += n * sim::seconds(t.w);
-    p.fb += n * sim::seconds(t.fb);
-    p.bubble += n * sim::seconds(t.wait + t.idle);
-    p.gradients += n * sim::seconds(t.gradients);
-    p.optimizer += n * sim::seconds(t.tail);
+    for (const auto part : kParts) mean.*part += n * of.*part;
   }
-  for (Seconds* part : {&p.f, &p.b, &p.w, &p.fb, &p.bubble, &p.gradients, &p.optimizer})
-    *part /= ranks;
-  p.host = host;
-  return p;
+  for (const auto part : kParts) mean.*part /= ranks;
+  return mean;
 }
 
 }  // namespace
@@ -63,7 +69,9 @@ Predictor::Run Predictor::run(const Plan& plan, const StepShape& step) {
   run.folded = sim::run_folded(run.program, times_);
   Prediction& p = run.prediction;
   p.step = sim::seconds(run.folded.end) + stack_.host_per_step;
-  p.phases = mean_phases(run.program, run.folded, stack_.host_per_step);
+  p.phases = mean_phases(run.program, run.folded);
+  p.first_phases = phases_of(run.folded.roles.front());
+  p.phases.host = p.first_phases.host = stack_.host_per_step;
   p.memory = memory_use(model_, plan, stack_, step, schedule);
   const double tokens = static_cast<double>(step.global_batch) * step.seq;
   const Flops capacity = p.step * cluster_.gpu.peak_bf16 * static_cast<double>(world_size(plan));

@@ -19,7 +19,7 @@ struct Infeasible {
   std::string detail;  // figures of this case
 };
 
-// Mean over the ranks of what each spends its step on; the parts add up to the step.
+// What a rank spends its step on; the parts add up to the step.
 struct Phases {
   Seconds f, b, w;    // passes that run alone; b: input gradient, or the whole backward where a
                       // schedule does not split it
@@ -33,7 +33,9 @@ struct Phases {
 
 struct Prediction {
   Seconds step;
-  Phases phases;
+  Phases phases;        // mean over all ranks
+  Phases first_phases;  // of rank 0, whose log a trainer prints: it has the first stage (and in a
+                        // bidirectional schedule the last)
   MemoryUse memory;
   double mfu_causal = 0, mfu_full = 0;    // of the bf16 peak, recompute not counted
   bool calibrated = true;                 // false: some op had no measurement behind it

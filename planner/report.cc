@@ -131,6 +131,7 @@ ordered_json to_json(const StepAnswer& a) {
   const Prediction& p = a.prediction;
   ordered_json out = {{"plan", plan_to_json(a.plan)}, {"step_s", p.step.si}};
   for (const PhaseRow& r : rows(p.phases)) out["phases_s"][r.key] = r.time.si;
+  for (const PhaseRow& r : rows(p.first_phases)) out["rank_0_phases_s"][r.key] = r.time.si;
   out["mfu"] = {{"causal", p.mfu_causal}, {"full", p.mfu_full}};
   out["peak_memory_GiB"] = p.memory.peak / GiB;
   out["memory_limit_GiB"] = a.memory_limit / GiB;
@@ -159,10 +160,12 @@ std::string to_text(const StepAnswer& a) {
     out += fmt::format(", MFU {} of the bf16 peak ({} with the full attention square)",
                        percent(p.mfu_causal), percent(p.mfu_full));
   out += '\n';
-  Table phases{.columns = {{"", Align::Left}, {""}, {""}, {"", Align::Left}}, .header = false};
-  for (const PhaseRow& r : rows(p.phases))
-    if (r.time.si != 0)
-      phases.rows.push_back({r.key, duration(r.time), percent(r.time / p.step), r.meaning});
+  Table phases{.columns = {{"", Align::Left}, {"rank 0"}, {"mean rank"}, {""}, {"", Align::Left}}};
+  const auto first = rows(p.first_phases), mean = rows(p.phases);
+  for (std::size_t i = 0; i < first.size(); ++i)
+    if (first[i].time.si != 0 || mean[i].time.si != 0)
+      phases.rows.push_back({first[i].key, duration(first[i].time), duration(mean[i].time),
+                             percent(mean[i].time / p.step), first[i].meaning});
   out += text(phases);
   out += wrapped(fmt::format("Compute is at work for {} of the step; the largest loss is {}.",
                              percent(a.use.compute), largest_loss(a.use)));

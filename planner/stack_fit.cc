@@ -28,10 +28,13 @@ constexpr Seconds kHostPerStep = 30 * ms;
 
 constexpr double kRowSigma = 0.06;
 // Widths of the priors. Efficiencies multiply measured kernel and network tables, and differ from
-// 1 together (training runs under a power limit, the tables mostly do not) more than from stack to
-// stack. The host's times are each stack's own affair: 0 means not shared.
+// 1 together more than from stack to stack; the narrow widths of the latter are those, of a few
+// tried, that predict left-out sources best. The host's times are each stack's own affair: 0 means
+// not shared.
 constexpr Logs kSharedSigma{0.15, 0.15, 0.3, 0.3, 0, 0};
-constexpr Logs kOwnSigma{0.06, 0.10, 0.20, 0.20, 0.8, 0.8};
+constexpr Logs kOwnSigma{0.02, 0.03, 0.08, 0.08, 0.6, 0.6};
+// Of the rate that an architecture's matrix products keep through a step (Gpu::sustained_matmul).
+constexpr double kSustainedSigma = 0.1;
 
 hw::Stack with_constants(hw::Stack s, const Logs& logs) {
   s.gemm_efficiency = std::exp(logs[0]);
@@ -47,19 +50,27 @@ struct FitRow {
   std::size_t run = 0;  // index into runs
   int stack = 0;        // index into the fit's stacks
   int source = 0;
+  int architecture = 0;
   RunCase run_case;
   double log_measured = 0;
-  double log_predicted = 0;  // at the last linearisation
-  Logs slope{};              // of log predicted, by constant
+  double log_predicted = 0;    // at the last linearisation
+  Logs slope{};                // of log predicted, by constant
+  double sustained_slope = 0;  // and by the architecture's
 };
 
 struct Fit {
-  std::vector<std::string> stacks, sources;
+  std::vector<std::string> stacks, sources, architectures;
   std::vector<FitRow> rows;
-  // Parameters: kConstants shared ones, then kConstants of each stack.
+  // Parameters: kConstants shared ones, then kConstants of each stack, then one per architecture.
   Eigen::VectorXd at;  // where the rows were linearised
 
-  Eigen::Index size() const { return kConstants * (1 + static_cast<Eigen::Index>(stacks.size())); }
+  Eigen::Index size() const {
+    return kConstants * (1 + static_cast<Eigen::Index>(stacks.size())) +
+           static_cast<Eigen::Index>(architectures.size());
+  }
+  Eigen::Index sustained(int architecture) const {
+    return kConstants * (1 + static_cast<Eigen::Index>(stacks.size())) + architecture;
+  }
   static Eigen::Index shared(int c) { return c; }
   static Eigen::Index own(int stack, int c) { return kConstants * (1 + stack) + c; }
   static Logs logs(const Eigen::VectorXd& x, int stack) {
@@ -72,9 +83,20 @@ struct Fit {
   }
 };
 
-std::optional<double> log_step(const FitRow& row, const hw::Stack& entry, const Logs& logs,
+struct Point {
+  Logs logs{};
+  double sustained = 0;  // logarithm
+};
+
+Point point(const Fit& fit, const Eigen::VectorXd& x, const FitRow& row) {
+  return {Fit::logs(x, row.stack), x[fit.sustained(row.architecture)]};
+}
+
+std::optional<double> log_step(const FitRow& row, const hw::Stack& entry, const Point& at,
                                const PredictCase& predict) {
-  const auto t = predict(row.run_case, stack_of(row.run_case, with_constants(entry, logs)));
+  RunCase c = row.run_case;
+  c.cluster.gpu.sustained_matmul = std::exp(at.sustained);
+  const auto t = predict(c, stack_of(c, with_constants(entry, at.logs)));
   const auto* time = std::get_if<CaseTime>(&t);
   if (!time || !(time->step.si > 0)) return {};
   return std::log(time->step.si);
@@ -86,13 +108,17 @@ void linearise(Fit& fit, const std::vector<hw::Stack>& entries, const PredictCas
   for_each_index(fit.rows.size(), threads, [&](std::size_t i) {
     FitRow& row = fit.rows[i];
     const hw::Stack& entry = entries[static_cast<std::size_t>(row.stack)];
-    Logs at = Fit::logs(fit.at, row.stack);
+    const Point at = point(fit, fit.at, row);
     row.log_predicted = log_step(row, entry, at, predict).value();
+    const auto slope = [&](const Point& moved) {
+      return (log_step(row, entry, moved, predict).value() - row.log_predicted) / kStep;
+    };
     for (std::size_t c = 0; c < kConstants; ++c) {
-      Logs moved = at;
-      moved[c] += kStep;
-      row.slope[c] = (log_step(row, entry, moved, predict).value() - row.log_predicted) / kStep;
+      Point moved = at;
+      moved.logs[c] += kStep;
+      row.slope[c] = slope(moved);
     }
+    row.sustained_slope = slope({at.logs, at.sustained + kStep});
   });
 }
 
@@ -110,10 +136,10 @@ void start_host_times(Fit& fit, const std::vector<hw::Stack>& entries, const Pre
   for_each_index(fit.rows.size(), threads, [&](std::size_t i) {
     const FitRow& row = fit.rows[i];
     for (std::size_t f = 0; f < std::size(kFactors); ++f) {
-      Logs logs{};
-      logs[kConstant] = std::log(kFactors[f]);
+      Point start;
+      start.logs[kConstant] = std::log(kFactors[f]);
       cost[i][f] = cost_of_residual(
-          log_step(row, entries[static_cast<std::size_t>(row.stack)], logs, predict).value() -
+          log_step(row, entries[static_cast<std::size_t>(row.stack)], start, predict).value() -
           row.log_measured);
     }
   });
@@ -139,6 +165,8 @@ double residual(const Fit& fit, const FitRow& row, const Eigen::VectorXd& x) {
     r += row.slope[i] * (x[Fit::shared(c)] - fit.at[Fit::shared(c)] + x[Fit::own(row.stack, c)] -
                          fit.at[Fit::own(row.stack, c)]);
   }
+  const Eigen::Index a = fit.sustained(row.architecture);
+  r += row.sustained_slope * (x[a] - fit.at[a]);
   return r;
 }
 
@@ -154,8 +182,10 @@ Eigen::VectorXd solve(const Fit& fit, int left_out, double damping) {
       const double r = residual(fit, row, x);
       // rho'(u) / u of Cauchy's loss.
       const double weight = 1 / (kRowSigma * kRowSigma) / (1 + r * r / (2 * kRowSigma * kRowSigma));
-      std::array<Eigen::Index, 2 * kConstants> at;
-      std::array<double, 2 * kConstants> slope;
+      std::array<Eigen::Index, 2 * kConstants + 1> at;
+      std::array<double, 2 * kConstants + 1> slope;
+      at.back() = fit.sustained(row.architecture);
+      slope.back() = row.sustained_slope;
       for (int c = 0; c < kConstants; ++c) {
         const auto i = static_cast<std::size_t>(c);
         at[2 * i] = Fit::shared(c);
@@ -178,6 +208,8 @@ Eigen::VectorXd solve(const Fit& fit, int left_out, double damping) {
       for (int s = 0; s < static_cast<int>(fit.stacks.size()); ++s)
         prior(Fit::own(s, c), kOwnSigma[i]);
     }
+    for (int k = 0; k < static_cast<int>(fit.architectures.size()); ++k)
+      prior(fit.sustained(k), kSustainedSigma);
     // Damping towards the point of linearisation.
     for (Eigen::Index i = 0; i < fit.size(); ++i) {
       a(i, i) += damping;
@@ -206,10 +238,13 @@ Backtest fitted_backtest(const std::vector<PublishedRun>& runs, const StackByNam
   for (std::size_t i = 0; i < runs.size(); ++i) {
     const BacktestRow& row = first.rows[i];
     if (!row.scored || (!options.all_hardware && !is_core(row))) continue;
+    RunCase c = std::get<RunCase>(run_case(runs[i]));
+    const int architecture = index_of(fit.architectures, c.cluster.gpu.architecture);
     fit.rows.push_back({.run = i,
                         .stack = index_of(fit.stacks, row.stack),
                         .source = index_of(fit.sources, row.source),
-                        .run_case = std::get<RunCase>(run_case(runs[i])),
+                        .architecture = architecture,
+                        .run_case = std::move(c),
                         .log_measured = std::log(row.measured_s)});
   }
   if (fit.rows.empty()) return first;
@@ -228,7 +263,20 @@ Backtest fitted_backtest(const std::vector<PublishedRun>& runs, const StackByNam
     const int s = it == fit.stacks.end() ? -1 : static_cast<int>(it - fit.stacks.begin());
     return with_constants(stacks(name), Fit::logs(fit.at, s));
   };
-  Backtest result = backtest(runs, fitted, predict, options.threads);
+  // Fitted rates instead of the catalogue's; architectures without a row keep those.
+  const PredictCase sustained = [&](const RunCase& given, const hw::Stack& stack) {
+    RunCase c = given;
+    hw::Gpu& gpu = c.cluster.gpu;
+    const auto it = std::find(fit.architectures.begin(), fit.architectures.end(), gpu.architecture);
+    if (it != fit.architectures.end())
+      gpu.sustained_matmul =
+          std::exp(fit.at[fit.sustained(static_cast<int>(it - fit.architectures.begin()))]);
+    return predict(c, stack);
+  };
+  Backtest result = backtest(runs, fitted, sustained, options.threads);
+  for (std::size_t a = 0; a < fit.architectures.size(); ++a)
+    result.sustained_matmul[fit.architectures[a]] =
+        std::exp(fit.at[fit.sustained(static_cast<int>(a))]);
   for (std::size_t s = 0; s < fit.stacks.size(); ++s) {
     FittedStack f{.name = fit.stacks[s], .stack = fitted(fit.stacks[s])};
     for (const FitRow& row : fit.rows) f.rows += row.stack == static_cast<int>(s);
@@ -246,7 +294,7 @@ Backtest fitted_backtest(const std::vector<PublishedRun>& runs, const StackByNam
       const FitRow& row = fit.rows[i];
       const auto log_s =
           log_step(row, entries[static_cast<std::size_t>(row.stack)],
-                   Fit::logs(without[static_cast<std::size_t>(row.source)], row.stack), predict);
+                   point(fit, without[static_cast<std::size_t>(row.source)], row), predict);
       if (log_s) result.rows[row.run].left_out_s = std::exp(*log_s);
     });
     summarise(result);

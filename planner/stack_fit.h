@@ -2,9 +2,11 @@
 //
 // A stack has up to six free constants: the efficiencies e of matrix products, attention,
 // memory-bound kernels and collectives (log e = g + d: g shared by all stacks, d of this one), and
-// the host's time per kernel and per step (a guess times exp(d)). The fit minimises
+// the host's time per kernel and per step (a guess times exp(d)). An architecture has one: log a of
+// the rate that its matrix products keep through a step (Gpu::sustained_matmul). The fit minimises
 //   sum over rows of rho(log(predicted / measured) / 0.06)
-//   + sum (g / sigma_g)^2 / 2 + sum (d / sigma_d)^2 / 2      (sigmas: stack_fit.cc)
+//   + (sum (g / sigma_g)^2 + sum (d / sigma_d)^2 + sum (log a / sigma_a)^2) / 2
+// (sigmas: stack_fit.cc)
 // with rho(x) = log(1 + x^2 / 2) (Cauchy's), so that a row that contradicts the others counts
 // little, and a stack with few rows stays near the rest. Levenberg-Marquardt on iteratively
 // reweighted squares, derivatives by forward differences.

@@ -20,6 +20,11 @@ bool is_compute(Stream s) {
   return s == Stream::Compute || s == Stream::Compute2;
 }
 
+// When the host turns to an op's first kernel, and when it has issued its last one.
+struct Launch {
+  double first = 0, last = 0;
+};
+
 struct Running {
   const OpCost* cost;
   bool communication;
@@ -107,13 +112,16 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
   std::array<std::uint32_t, kStreams> head, tail;
   head.fill(kNone), tail.fill(kNone);
   long kernels = 0;
+  std::vector<Launch> launches(n);
   for (std::uint32_t i = 0; i < n; ++i) {
     const Op& op = block.ops[i];
     const auto q = static_cast<std::size_t>(op.stream);
     (tail[q] == kNone ? head[q] : next[tail[q]]) = i;
     tail[q] = i;
     const OpCost& c = work_costs[op.work];
+    launches[i].first = static_cast<double>(kernels) * host_per_kernel.si;
     kernels += c.kernels;
+    launches[i].last = static_cast<double>(kernels) * host_per_kernel.si;
     check(std::isfinite(c.alone.si) && c.alone.si >= 0, "an op takes a finite time");
     if (!c.calibrated) t.uncalibrated.push_back(op.label);
   }
@@ -130,6 +138,7 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
 
   for (std::size_t finished = 0; finished < n;) {
     // Start what can start. One pass is enough: nothing ends in between.
+    double next_launch = std::numeric_limits<double>::infinity();
     int count = 0;
     for (std::size_t q = 0; q < kStreams; ++q) {
       if (running[q] == kNone) {
@@ -138,6 +147,10 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
         const Op& op = block.ops[i];
         const auto* w = block.waits.data() + op.first_wait;
         if (!std::all_of(w, w + op.waits, [&](std::uint32_t d) { return done[d] != 0; })) continue;
+        if (launches[i].first > now) {
+          next_launch = std::min(next_launch, launches[i].first);
+          continue;
+        }
         running[q] = i;
         const OpCost& cost = work_costs[op.work];
         left[q] = cost.alone.si + cost.drift * std::sqrt(now - met);
@@ -147,13 +160,15 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
       stream_of[c] = q;
       active[c] = {&work_costs[block.ops[running[q]].work], !is_compute(static_cast<Stream>(q)), 0};
     }
-    check(count > 0, "a block never waits for itself");
-    fill_speeds<kStreams>(active.data(), count);
+    check(count > 0 || next_launch < std::numeric_limits<double>::infinity(),
+          "a block never waits for itself");
+    if (count > 0) fill_speeds<kStreams>(active.data(), count);
 
-    double step = std::numeric_limits<double>::infinity();
+    double step = next_launch - now;
     for (int a = 0; a < count; ++a) {
       const auto u = static_cast<std::size_t>(a);
-      step = std::min(step, left[stream_of[u]] / std::max(active[u].speed, 1e-9));
+      const double device = left[stream_of[u]] / std::max(active[u].speed, 1e-9);
+      step = std::min(step, std::max(device, launches[running[stream_of[u]]].last - now));
     }
     bool computing = false;
     for (int a = 0; a < count; ++a) {
@@ -165,10 +180,10 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
         sm_time += step * c.sm_share;
       else
         computing = true;
-      left[q] -= step * active[u].speed;
+      left[q] = std::max(0.0, left[q] - step * active[u].speed);
       // Ops that finish together, up to rounding, finish in the same event.
-      if (left[q] <= 1e-15 + 1e-12 * c.alone.si) {
-        const std::uint32_t i = running[q];
+      const std::uint32_t i = running[q];
+      if (left[q] <= 1e-15 + 1e-12 * c.alone.si && launches[i].last <= (now + step) * (1 + 1e-12)) {
         if (c.drift > 0) met = now + step;
         t.spans[i].end = ticks(Seconds(now + step));
         done[i] = 1;
@@ -181,9 +196,8 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
     now += step;
   }
 
-  t.device = ticks(Seconds(now));
   t.host = ticks(static_cast<double>(kernels) * host_per_kernel);
-  t.duration = std::max(t.device, t.host);
+  t.duration = std::max(ticks(Seconds(now)), t.host);
   t.compute_busy = ticks(Seconds(compute_time));
   if (const double d = seconds(t.duration).si; d > 0) {
     t.nic_share = nic_time / d;

@@ -15,9 +15,8 @@ struct OpSpan {
 };
 
 struct BlockTime {
-  SimTime duration;  // to the end of the last op, or of the host's launches if those take longer
-  SimTime device;    // to the end of the last op
-  SimTime host;      // of launching every kernel of the block
+  SimTime duration;                       // to the end of the last op
+  SimTime host;                           // of launching every kernel of the block
   SimTime compute_busy;                   // union of the compute streams' ops
   double nic_share = 0;                   // mean over `duration` of the NIC's reachable rate in use
   double sm_share = 0;                    // mean of the SMs that communication holds
@@ -28,7 +27,9 @@ struct BlockTime {
 // In-order streams; an op starts when its stream is free and its waits are over. Running ops share
 // resources: communication keeps its SMs and compute kernels divide the rest; on memory, NVLink and
 // NIC the running ops' speeds are max-min fair (all grow together until a resource is full).
-// `host_per_kernel`: time to launch one kernel.
+// `host_per_kernel`: time to launch one kernel. The host issues kernels in the order of ops, from
+// the start of the block on; an op starts when the host has issued all before it and ends after its
+// own last launch.
 BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per_kernel);
 
 // The max-min fair speeds, each in [0, 1], of ops that run together. Exposed for its test.

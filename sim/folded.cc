@@ -142,6 +142,12 @@ void run_folded(const Program& program, BlockTimes& times, FoldedRun& run) {
                   stretched(work_time[m.work], call.nic_share * work_cost[m.work].nic_share);
             }
             arrival += call.flight;
+            // A pair's output and gradient leave one pair for one neighbour: over one NIC at once,
+            // each as slow as both.
+            for (std::uint32_t o = 0; o < slot.messages; ++o)
+              if (o != k && messages[o].role == m.role && messages[o].slot == m.slot)
+                arrival += stretched(work_time[messages[o].work],
+                                     call.nic_share * work_cost[messages[o].work].nic_share);
           }
           ready = std::max(ready, arrival);
         }

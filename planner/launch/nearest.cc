@@ -94,6 +94,27 @@ Part switches(const char* name, bool given, std::function<void(Plan&, bool)> set
            [=](Candidate& c) { set(c.plan, !given); }}};
 }
 
+// Reductions and gathers of data parallelism: where one is not as a framework has it, mostly the
+// other isn't either.
+Part data_parallel_overlaps(const Plan& given) {
+  const auto text = [](bool on) { return on ? "on" : "off"; };
+  Part part;
+  for (bool reduce : {given.overlap.grad_reduce, !given.overlap.grad_reduce})
+    for (bool gather : {given.overlap.param_gather, !given.overlap.param_gather}) {
+      std::vector<std::string> changes;
+      if (reduce != given.overlap.grad_reduce)
+        changes.push_back(std::string("overlap of gradient reduction: ") + text(reduce));
+      if (gather != given.overlap.param_gather)
+        changes.push_back(std::string("overlap of parameter gathers: ") + text(gather));
+      if (changes.empty()) continue;
+      part.push_back({fmt::format("{}", fmt::join(changes, ", ")), [=](Candidate& c) {
+                        c.plan.overlap.grad_reduce = reduce;
+                        c.plan.overlap.param_gather = gather;
+                      }});
+    }
+  return part;
+}
+
 std::string recompute_text(const Recompute& r) {
   if (r.mode != Recompute::Mode::Selective) return hw::spelling(r.mode);
   std::string text;
@@ -133,10 +154,7 @@ std::vector<Part> parts_of(const Job& job) {
   parts.push_back(choices<Zero>("zero", p.zero,
                                 {Zero::Full, Zero::Gradients, Zero::Optimizer, Zero::None},
                                 [](Candidate& c, Zero v) { c.plan.zero = v; }));
-  parts.push_back(switches("overlap of gradient reduction", p.overlap.grad_reduce,
-                           [](Plan& q, bool on) { q.overlap.grad_reduce = on; }));
-  parts.push_back(switches("overlap of parameter gathers", p.overlap.param_gather,
-                           [](Plan& q, bool on) { q.overlap.param_gather = on; }));
+  parts.push_back(data_parallel_overlaps(p));
   if (p.tp > 1) {
     parts.push_back(switches("overlap of tensor-parallel collectives", p.overlap.tp,
                              [](Plan& q, bool on) { q.overlap.tp = on; }));

@@ -173,6 +173,21 @@ TEST_CASE("stack multipliers divide the time, gaps come on top") {
         Approx(4e-6 + hw::compute_cost(copy, gpu, kPlain, 132).alone.si / 0.4));
 }
 
+TEST_CASE(
+    "matrix products keep the board's sustained rate, tables taken in training have it in them") {
+  const hw::Stack stack;
+  hw::Gpu slower = test::h100();
+  slower.sustained_matmul = 0.8;
+  const auto ratio = [&](sim::DType dtype) {
+    const sim::MatMul op{.m = 8192, .n = 8192, .k = 8192, .dtype = dtype};
+    return hw::compute_cost(op, slower, stack, 132).alone /
+           hw::compute_cost(op, test::h100(), stack, 132).alone;
+  };
+  CHECK(ratio(sim::DType::Bf16) == Approx(1 / 0.8));
+  CHECK(ratio(sim::DType::Fp8) == Approx(1 / 0.8));
+  CHECK(ratio(sim::DType::Fp8Block) == Approx(1));  // DeepSeek's trace
+}
+
 TEST_CASE("a static partition keeps matrix products off the SMs of communication") {
   const hw::Cluster cluster{.gpu = test::h100()};
   hw::Stack stack = kPlain;

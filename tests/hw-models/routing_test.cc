@@ -199,4 +199,25 @@ TEST_CASE("token_exchange states what crosses which link") {
   CHECK(plain.combine);
 }
 
+// The largest of 64 and of 8 normal draws lie 2.35 and 1.42 deviations above the mean; a node of 8
+// ranks deviates 1 / sqrt(8) as much as a rank.
+TEST_CASE("a node's load is more even than a rank's") {
+  Routing r{256, 8, 64, 8, 8, 4, 1.18};
+  CHECK(busiest_node(r) == Approx(1 + 0.18 / 2.35 * 1.42 / std::sqrt(8.0)).epsilon(0.001));
+  r.busiest = 1;
+  CHECK(busiest_node(r) == 1);
+  r.busiest = 1.18, r.ranks_per_node = 1;
+  CHECK(busiest_node(r) == Approx(1.18));
+  r.ranks_per_node = 64;  // one node receives everything
+  CHECK(busiest_node(r) == 1);
+
+  r.ranks_per_node = 8;
+  const Footprint f = expected_footprint(r);
+  const auto staged = token_exchange(r, 4096, 7168 * byte, {64, 8}, false, true);
+  CHECK(staged.remote_nodes == Approx(f.remote_nodes * busiest_node(r)));
+  CHECK(staged.local_copies == Approx(f.forwards * 1.18));
+  const auto plain = token_exchange(r, 4096, 7168 * byte, {64, 8}, false, false);
+  CHECK(plain.off_node_copies == Approx(8 * 56 / 64. * 1.18));
+}
+
 }  // namespace reckon::hw

@@ -130,6 +130,15 @@ TEST_CASE("a block is never faster than its launches") {
   CHECK(time_block(b, plain_cost, 0.5 * us).duration.ps == 10'000'000);
 }
 
+TEST_CASE("a long op behind short ones starts when the host has come to it") {
+  Block b;
+  for (int i = 0; i < 10; ++i) add(b, Stream::Compute, 1);
+  add(b, Stream::Compute, 50);
+  const BlockTime t = time_block(b, plain_cost, 3 * us);
+  CHECK(t.spans[10].start.ps == 30'000'000);  // not 10 us, though its launches take 33 us in all
+  CHECK(t.duration.ps == 80'000'000);
+}
+
 TEST_CASE("without contention every op ends when the reference says, on random blocks") {
   std::mt19937 random(1);
   for (int round = 0; round < 300; ++round) {

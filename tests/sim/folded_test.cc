@@ -91,6 +91,24 @@ TEST_CASE("blocking messages hold both ends") {
   CHECK(run.roles[0].bw.ps == 4 * 21 * kUs);
 }
 
+TEST_CASE("two messages of one slot to one role share the wire") {
+  const auto end = [](std::uint32_t second_from) {
+    Program p;
+    p.blocks = {block(20), block(5)};
+    p.works = {Transfer{.bytes = Bytes(1)}};
+    p.roles.resize(2);
+    p.roles[0].slots = {{.block = 0}, {.block = 0}};
+    p.roles[1].slots = {{.block = 0, .messages = 2}};
+    p.roles[1].messages = {{.role = 0, .slot = 1, .work = 0},
+                           {.role = 0, .slot = second_from, .work = 0}};
+    p.roles[0].tail = p.roles[1].tail = 1;
+    BlockTimes times(cost, Seconds(0));
+    return run_folded(p, times).end.ps / kUs;
+  };
+  CHECK(end(0) == 40 + 1 + 20 + 5);  // one is there already
+  CHECK(end(1) == 40 + 2 + 20 + 5);
+}
+
 TEST_CASE("gradient reductions overlap the last backward pass bucket by bucket") {
   const auto step = [](std::uint32_t buckets, double piece) {
     Program p;
