@@ -67,7 +67,6 @@ Measured run(const real::Job& job, const ValidationOptions& options, std::size_t
     real::stay_on_core(transport.rank(), transport.size());
     real::Trainer trainer(job, transport);
     for (int i = 0; i < options.warm_steps; ++i) trainer.step();
-    trainer.meter().reset_peak();
     const real::Place& at = trainer.place();
     const bool speaks = at.tp == 0 && at.cp == 0 && at.dp == 0 && at.pp < static_cast<int>(roles);
     for (int i = 0; i < options.steps; ++i) {
@@ -75,6 +74,7 @@ Measured run(const real::Job& job, const ValidationOptions& options, std::size_t
       const real::StepResult r = trainer.step(true);
       const std::lock_guard lock(mutex);
       if (transport.rank() == 0) out.steps.push_back(r.seconds);
+      out.peak = std::max(out.peak, static_cast<double>(r.peak));
       if (!speaks) continue;
       const real::Executor& e = trainer.executor();
       for (sim::Event event : e.events()) {
@@ -86,8 +86,6 @@ Measured run(const real::Job& job, const ValidationOptions& options, std::size_t
         out.events[static_cast<std::size_t>(i)].push_back(event);
       }
     }
-    const std::lock_guard lock(mutex);
-    out.peak = std::max(out.peak, static_cast<double>(trainer.meter().peak()));
   });
   return out;
 }
