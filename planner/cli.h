@@ -31,9 +31,11 @@ int plan_command(const PlanOptions& options, const CommonOptions& common);
 
 struct SimulateOptions {
   std::string scenario;
-  std::string plan;   // file; empty: the scenario's own
-  std::string phase;  // of the campaign; empty: the first that is predicted
-  std::string trace;  // file to write; empty: none
+  std::string plan;                 // file; empty: the scenario's own
+  std::string phase;                // of the campaign; empty: the first that is predicted
+  std::string trace;                // file to write; empty: none
+  std::string fidelity = "folded";  // or "cluster": every rank, with the scenario's disturbances
+  std::uint64_t seed = 1;
 };
 int simulate_command(const SimulateOptions& options, const CommonOptions& common);
 

@@ -75,6 +75,14 @@ int run(int argc, char** argv) {
                            "Phase of the campaign to run; the first that is predicted");
   simulate_app->add_option("--trace", simulate.trace,
                            "Write every op of the step to this file, for ui.perfetto.dev");
+  simulate_app
+      ->add_option(
+          "--fidelity", simulate.fidelity,
+          "folded: one rank stands for all that do the same; cluster: every rank, with the "
+          "scenario's disturbances")
+      ->check(CLI::IsMember({"folded", "cluster"}))
+      ->capture_default_str();
+  simulate_app->add_option("--seed", simulate.seed, "Of the disturbances")->capture_default_str();
   simulate_app->callback([&] { chosen = [&] { return simulate_command(simulate, common); }; });
 
   TopologyOptions topology;

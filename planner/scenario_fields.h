@@ -2,6 +2,7 @@
 #pragma once
 
 #include "hw-models/hardware_fields.h"
+#include "planner/disturbance_fields.h"
 #include "planner/model_fields.h"
 #include "planner/plan_fields.h"
 #include "planner/scenario.h"
@@ -80,6 +81,8 @@ void fields(V& v, Scenario& s) {
   v("constraints", s.constraints, {.doc = "on every plan"});
   v("budget", s.budget, {.doc = "of the whole campaign"});
   v("plan", s.plan, {.doc = "published or proposed; `simulate` runs it"});
+  v("disturbances", s.disturbances,
+    {.doc = "what goes wrong on single GPUs, for `simulate --fidelity cluster`"});
 }
 void finish(const hw::Value& v, Scenario& s);  // completes the plans
 

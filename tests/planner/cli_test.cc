@@ -311,3 +311,21 @@ TEST_CASE("reckon topology: the network, what it costs, traffic on it, a picture
   CHECK(reckon("topology --all-to-all --message 5 " + kScenarios + "deepseek-v3-2048-h800.json")
             .code == 2);
 }
+
+TEST_CASE("reckon simulate --fidelity cluster: every rank, with the scenario's disturbances") {
+  const std::string scenario = kScenarios + "deepseek-v3-2048-h800.json";
+  const Outcome one = reckon("simulate --fidelity cluster --seed 5 --json " + scenario);
+  REQUIRE(one.code == 0);
+  const auto answer = nlohmann::json::parse(one.out)["cluster"];
+  CHECK(answer["ranks"] == 2048);
+  CHECK(answer["seed"] == 5);
+  CHECK(answer["step_s"] != answer["undisturbed_step_s"]);
+  CHECK(reckon("simulate --fidelity cluster --seed 5 --json " + scenario).out == one.out);
+  CHECK(reckon("simulate --fidelity cluster --seed 6 --json " + scenario).out != one.out);
+  // A scenario without disturbances: as folded.
+  const Outcome plain =
+      reckon("simulate --fidelity cluster --json " + kScenarios + "gpt3-175b-1024-a100.json");
+  const auto same = nlohmann::json::parse(plain.out)["cluster"];
+  CHECK(same["step_s"] == same["undisturbed_step_s"]);
+  CHECK(reckon("simulate --fidelity exact " + scenario).code == 2);
+}
