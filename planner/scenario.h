@@ -9,6 +9,7 @@
 #include "hw-models/machine.h"
 #include "hw-models/stack.h"
 #include "planner/disturbance_spec.h"
+#include "planner/failure_spec.h"
 #include "planner/launch/target.h"
 #include "planner/model.h"
 #include "planner/plan.h"
@@ -63,6 +64,7 @@ struct Scenario {
   Constraints constraints;
   Budget budget;
   std::optional<Plan> plan;                     // published or proposed; `simulate` runs it
+  std::optional<FailureSpec> failures;          // of the campaign; they enter its bill
   std::optional<DisturbanceSpec> disturbances;  // of single GPUs; `simulate --fidelity cluster`
 };
 

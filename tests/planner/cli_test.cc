@@ -329,3 +329,12 @@ TEST_CASE("reckon simulate --fidelity cluster: every rank, with the scenario's d
   CHECK(same["step_s"] == same["undisturbed_step_s"]);
   CHECK(reckon("simulate --fidelity exact " + scenario).code == 2);
 }
+
+TEST_CASE("failures that a scenario states are in its bill") {
+  const Outcome out = reckon("simulate --json " + kScenarios + "llama3-405b-16k-h100.json");
+  REQUIRE(out.code == 0);
+  const auto campaign = nlohmann::json::parse(out.out)["campaign"];
+  CHECK(campaign["phases"].back()["name"] == "failures");
+  CHECK(campaign["failures"]["effective_training_time"] > 0.9);
+  CHECK(campaign["days"] == campaign["failures"]["budgeted_days"]);
+}
