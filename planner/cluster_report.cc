@@ -132,7 +132,7 @@ std::string to_text(const ClusterAnswer& a) {
   Table causes{.columns = {{"of which, each alone", Align::Left}, {"step"}, {"share"}}};
   for (const auto& c : a.causes)
     causes.rows.push_back(
-        {c.name, fmt::format("+{}", duration(c.cost)), percent(c.cost / a.undisturbed)});
+        {c.name, (c.cost.si < 0 ? "" : "+") + duration(c.cost), percent(c.cost / a.undisturbed)});
   if (!a.causes.empty()) out += text(causes);
   if (a.load_reference > 1)
     out += wrapped(
