@@ -80,6 +80,14 @@ void read_notes(const Value& v, std::span<const std::string> keys) {
   }
 }
 
+void finish(const Value& v, TopologyShape& t) {
+  if (t.kind == TopologyShape::Kind::FatTree) return;
+  for (const char* key : {"layers", "rails"})
+    if (const auto given = v.find(key)) given->fail("only with kind \"fat-tree\"");
+  if (t.wiring != TopologyShape::Wiring::Node)
+    v.find("wiring").value_or(v).fail("\"node\" with kind \"dragonfly\"");
+}
+
 void finish(const Value& v, Cluster& c) {
   if (c.gpus > c.node.gpus && c.gpus % c.node.gpus != 0)
     v.find("gpus").value_or(v).fail_got(

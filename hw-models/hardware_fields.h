@@ -89,6 +89,45 @@ void fields(V& v, Node& n) {
   v.notes("sources", "where each figure is from");
 }
 
+inline const auto& spellings(TopologyShape::Kind) {
+  using enum TopologyShape::Kind;
+  static constexpr Spelling<TopologyShape::Kind> t[] = {{FatTree, "fat-tree"},
+                                                        {Dragonfly, "dragonfly"}};
+  return t;
+}
+inline const auto& spellings(TopologyShape::Wiring) {
+  using enum TopologyShape::Wiring;
+  static constexpr Spelling<TopologyShape::Wiring> t[] = {
+      {Node, "node"}, {Rail, "rail"}, {Plane, "plane"}};
+  return t;
+}
+inline const auto& spellings(TopologyShape::Routing) {
+  using enum TopologyShape::Routing;
+  static constexpr Spelling<TopologyShape::Routing> t[] = {{Ecmp, "ecmp"}, {Adaptive, "adaptive"}};
+  return t;
+}
+
+template <class V>
+void fields(V& v, TopologyShape& t) {
+  v("kind", t.kind, {.doc = "how switches are connected", .required = true});
+  v("layers", t.layers, {.doc = "of a fat-tree; as few as hold the cluster", .min = 1, .max = 3});
+  v("radix", t.radix,
+    {.doc = "ports of a switch, each as fast as a NIC", .required = true, .min = 4, .max = 1024});
+  v("wiring", t.wiring,
+    {.doc = "a node's NICs: to one leaf, each to a leaf of its rail, each to a plane of its own",
+     .required = true});
+  v("rails", t.rails,
+    {.doc = "rails or planes; one for each GPU of a node", .min = 1, .max = 1024});
+  v("routing", t.routing, {.doc = "one cable by hash, or all of them", .required = true});
+  v("switch_price", t.switch_price, {.doc = "in the cluster's currency", .min = 1e-9, .max = 1e9});
+  v("cable_price", t.cable_price,
+    {.doc = "of a cable between switches with its optics, in the cluster's currency",
+     .min = 1e-9,
+     .max = 1e9});
+  v.notes("sources", "where each figure is from");
+}
+void finish(const Value& v, TopologyShape& t);  // layers and rails are of fat-trees
+
 template <class V>
 void fields(V& v, Fabric& f) {
   v("nic", f.nic, {.doc = "per GPU and direction", .required = true, .min = 1e3});
@@ -98,6 +137,7 @@ void fields(V& v, Fabric& f) {
      .required = true,
      .min = 1,
      .max = 1000});
+  v("topology", f.topology, {.doc = "switches and cables, for `reckon topology`"});
   v.notes("sources", "where each figure is from");
 }
 

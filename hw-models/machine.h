@@ -3,8 +3,10 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "hw-models/topology_shape.h"
 #include "sim/units.h"
 #include "sim/work.h"
 
@@ -41,9 +43,10 @@ struct Node {
 };
 
 struct Fabric {
-  BytesPerSecond nic;           // per GPU
-  Seconds latency;              // of one message, end to end
-  double oversubscription = 1;  // of the layers above the leaf; 1: full bisection
+  BytesPerSecond nic;                     // per GPU
+  Seconds latency;                        // of one message, end to end
+  double oversubscription = 1;            // of the layers above the leaf; 1: full bisection
+  std::optional<TopologyShape> topology;  // nothing: not known; only `reckon topology` needs it
 };
 
 struct Cluster {

@@ -56,6 +56,8 @@ std::optional<WhatIf> fewer_tokens(const Scenario& s, const Bill& bill) {
   phases[phase].gpu_hours *= share;
   phases[phase].tokens *= share;
   phases[phase].steps = static_cast<std::int64_t>(static_cast<double>(phases[phase].steps) * share);
+  // What failures add shrinks with the rest.
+  if (phases.back().failures) phases.back().gpu_hours *= affordable / bill.gpu_hours;
   return WhatIf{
       fmt::format("{:.3g}T tokens in phase \"{}\" instead of {:.3g}T", phases[phase].tokens / 1e12,
                   s.campaign[phase].name, bill.phases[phase].tokens / 1e12),
@@ -105,7 +107,12 @@ std::variant<Bill, NoBill> predicted_bill(const Scenario& s, const std::vector<P
     check(bill.has_value(), "a legal plan has a step time");
     phases.push_back(*bill);
   }
-  return total(std::move(phases), s.cluster);
+  Bill bill = total(std::move(phases), s.cluster);
+  if (!s.failures) return bill;
+  // A checkpoint holds the bf16 weights, the master copy and both moments.
+  const double parameters_of_model = static_cast<double>(parameters(s.model).total());
+  return with_failures(std::move(bill), *s.failures,
+                       parameters_of_model * (2.0 * byte + s.stack.optimizer_bytes), s.cluster);
 }
 
 std::vector<WhatIf> what_ifs(const Scenario& s, const std::vector<Plan>& plans, const Bill& bill) {

@@ -85,6 +85,22 @@ Bill total(std::vector<PhaseBill> phases, const hw::Cluster& cluster) {
   return bill;
 }
 
+Bill with_failures(Bill bill, const FailureSpec& spec, Bytes checkpoint,
+                   const hw::Cluster& cluster) {
+  const Goodput g =
+      goodput(spec, {.gpus = cluster.gpus, .training = bill.days * day, .checkpoint = checkpoint});
+  const double hosts_gpus = static_cast<double>(spec.spare_hosts) * cluster.node.gpus;
+  const double hours = g.budgeted / hour;
+  std::vector<PhaseBill> phases = std::move(bill.phases);
+  phases.push_back({.name = "failures",
+                    .gpu_hours = hours * (cluster.gpus + hosts_gpus) - bill.gpu_hours,
+                    .failures = true});
+  bill = total(std::move(phases), cluster);
+  bill.days = hours / 24;
+  bill.goodput = g;
+  return bill;
+}
+
 Verdict verdict(const Bill& bill, const Budget& budget) {
   Verdict v;
   if (budget.gpu_hours)

@@ -1,8 +1,7 @@
 // The bill of a campaign: steps of each phase times the predicted step, in GPU-hours, days and
 // money, held against the budget.
 //
-// Not modelled: failures, restarts, evaluation, checkpoints. A bill is what an undisturbed run
-// pays.
+// Failures and checkpoints are in a bill where the scenario states them. Not modelled: evaluation.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "planner/goodput.h"
 #include "planner/scenario.h"
 #include "sim/units.h"
 
@@ -25,13 +25,15 @@ struct PhaseBill {
   double tokens = 0;
   Seconds step;  // at the full batch
   double gpu_hours = 0;
+  bool failures = false;  // what failures and checkpoints add to the others
 };
 
 struct Bill {
   std::vector<PhaseBill> phases;
   double gpu_hours = 0;
-  double days = 0;              // wall clock on all GPUs of the cluster
-  std::optional<double> money;  // nothing: the cluster has no price
+  double days = 0;                 // wall clock on all GPUs of the cluster
+  std::optional<double> money;     // nothing: the cluster has no price
+  std::optional<Goodput> goodput;  // nothing: the scenario states no failures
 };
 
 // Tokens and steps of a phase. While the batch ramps from b0 to b1 over R tokens it is
@@ -54,6 +56,11 @@ std::optional<PhaseBill> phase_bill(const PhaseOfCampaign& phase, int gpus,
 PhaseBill given_bill(const PhaseOfCampaign& phase);
 
 Bill total(std::vector<PhaseBill> phases, const hw::Cluster& cluster);
+
+// The bill with a last line for what failures add, at the length that the spec's percentile asks
+// for. Spare hosts are paid for as long as the campaign runs. `checkpoint`: size.
+Bill with_failures(Bill bill, const FailureSpec& spec, Bytes checkpoint,
+                   const hw::Cluster& cluster);
 
 // One line of the budget held against a bill.
 struct BudgetLine {

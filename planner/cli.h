@@ -2,6 +2,7 @@
 // returns the exit code; bad input is thrown as InputError, which main reports.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -30,11 +31,25 @@ int plan_command(const PlanOptions& options, const CommonOptions& common);
 
 struct SimulateOptions {
   std::string scenario;
-  std::string plan;   // file; empty: the scenario's own
-  std::string phase;  // of the campaign; empty: the first that is predicted
-  std::string trace;  // file to write; empty: none
+  std::string plan;                 // file; empty: the scenario's own
+  std::string phase;                // of the campaign; empty: the first that is predicted
+  std::string trace;                // file to write; empty: none
+  std::string fidelity = "folded";  // or "cluster": every rank, with the scenario's disturbances
+  std::uint64_t seed = 1;
 };
 int simulate_command(const SimulateOptions& options, const CommonOptions& common);
+
+struct TopologyOptions {
+  std::string scenario;
+  std::string svg;  // file to write; empty: none
+  bool all_to_all = false;
+  int group = 0;  // GPUs of one all-to-all; 0: 64, or the whole of a smaller cluster
+  bool strided = false;
+  std::string message = "1 MB";
+  double spread = 0;
+  std::uint64_t seed = 1;
+};
+int topology_command(const TopologyOptions& options, const CommonOptions& common);
 
 struct ImportOptions {
   std::string config;  // of a model, or what a framework is started with

@@ -1,10 +1,12 @@
 // `reckon simulate`: one plan, one step, and the campaign that it would take.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "planner/bill.h"
 #include "planner/cli.h"
+#include "planner/cluster_report.h"
 #include "planner/file.h"
 #include "planner/plan_json.h"
 #include "planner/report.h"
@@ -83,6 +85,13 @@ int simulate_command(const SimulateOptions& options, const CommonOptions& common
     write_file(options.trace,
                sim::chrome_trace(sim::timeline(run.program, run.folded, predictor.times())));
 
+  std::optional<ClusterAnswer> cluster;
+  if (options.fidelity == "cluster")
+    cluster = cluster_answer(
+        run, predictor, plan,
+        disturbances(s, plan, std::filesystem::path(options.scenario).parent_path().string(),
+                     options.seed));
+
   // The bill of the phases that can run: this plan for the phase it was simulated for, the
   // scenario's own plans for the others.
   Scenario known = s;
@@ -106,6 +115,7 @@ int simulate_command(const SimulateOptions& options, const CommonOptions& common
     ordered_json out = {{"scenario", s.name}, {"phase", s.campaign[phase].name}};
     out.update(to_json(answer));
     out["feasible"] = fits(answer);
+    if (cluster) out["cluster"] = to_json(*cluster);
     if (campaign != nullptr) {
       out["campaign"] = to_json(*campaign);
       out["campaign"]["unplanned_phases"] = unplanned;
@@ -119,7 +129,9 @@ int simulate_command(const SimulateOptions& options, const CommonOptions& common
     return fits(answer) ? kDone : kInfeasible;
   }
 
-  fmt::print("{}\nPlan: {}\n\n{}\nCampaign\n", headline(s, step), describe(plan), to_text(answer));
+  fmt::print("{}\nPlan: {}\n\n{}\n", headline(s, step), describe(plan), to_text(answer));
+  if (cluster) fmt::print("{}\n", to_text(*cluster));
+  fmt::print("Campaign{}\n", cluster ? ", undisturbed" : "");
   if (campaign != nullptr) {
     fmt::print("{}", to_text(*campaign, s.cluster.currency));
     if (!unplanned.empty())

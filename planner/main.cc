@@ -75,7 +75,37 @@ int run(int argc, char** argv) {
                            "Phase of the campaign to run; the first that is predicted");
   simulate_app->add_option("--trace", simulate.trace,
                            "Write every op of the step to this file, for ui.perfetto.dev");
+  simulate_app
+      ->add_option(
+          "--fidelity", simulate.fidelity,
+          "folded: one rank stands for all that do the same; cluster: every rank, with the "
+          "scenario's disturbances")
+      ->check(CLI::IsMember({"folded", "cluster"}))
+      ->capture_default_str();
+  simulate_app->add_option("--seed", simulate.seed, "Of the disturbances")->capture_default_str();
   simulate_app->callback([&] { chosen = [&] { return simulate_command(simulate, common); }; });
+
+  TopologyOptions topology;
+  CLI::App* topology_app = app.add_subcommand(
+      "topology", "The cluster's network: switches, bisection, cost; traffic on it");
+  topology_app->add_option("scenario", topology.scenario, "Scenario file")->required();
+  topology_app->add_option("--svg", topology.svg, "Draw it to this file");
+  topology_app->add_flag(
+      "--all-to-all", topology.all_to_all,
+      "Run all-to-alls on it, flow by flow, in groups that share out the cluster");
+  topology_app->add_option("--group", topology.group, "GPUs of one all-to-all")
+      ->check(CLI::Range(2, 1'000'000))
+      ->default_str("64");
+  topology_app->add_flag("--strided", topology.strided,
+                         "A group's GPUs lie far apart instead of side by side");
+  topology_app->add_option("--message", topology.message, "From each GPU to each other")
+      ->capture_default_str();
+  topology_app->add_option("--spread", topology.spread, "Sizes vary by this part either way")
+      ->check(CLI::Range(0.0, 0.99))
+      ->capture_default_str();
+  topology_app->add_option("--seed", topology.seed, "Of sizes and of ECMP's hash")
+      ->capture_default_str();
+  topology_app->callback([&] { chosen = [&] { return topology_command(topology, common); }; });
 
   BacktestCommandOptions backtest;
   CLI::App* backtest_app =

@@ -208,6 +208,7 @@ ordered_json to_json(const Bill& bill) {
          {"step_s", p.step.si}});
   out["gpu_hours"] = bill.gpu_hours;
   out["days"] = bill.days;
+  if (bill.goodput) out["failures"] = to_json(*bill.goodput);
   out["cost"] = bill.money ? ordered_json(*bill.money) : ordered_json(nullptr);
   return out;
 }
@@ -226,10 +227,10 @@ std::string to_text(const Bill& bill, const std::string& currency) {
   for (const PhaseBill& p : bill.phases)
     row(p.steps > 0 ? std::vector<std::string>{p.name, grouped(static_cast<double>(p.steps)),
                                                short_count(p.tokens), duration(p.step)}
-                    : std::vector<std::string>{p.name, "", "", "given"},
+                    : std::vector<std::string>{p.name, "", "", p.failures ? "" : "given"},
         p.gpu_hours);
   if (bill.phases.size() > 1) row({"total", "", "", ""}, bill.gpu_hours);
-  return text(t);
+  return text(t) + (bill.goodput ? to_text(*bill.goodput) : std::string());
 }
 
 ordered_json to_json(const Verdict& v) {

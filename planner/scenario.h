@@ -8,6 +8,8 @@
 
 #include "hw-models/machine.h"
 #include "hw-models/stack.h"
+#include "planner/disturbance_spec.h"
+#include "planner/failure_spec.h"
 #include "planner/launch/target.h"
 #include "planner/model.h"
 #include "planner/plan.h"
@@ -61,7 +63,9 @@ struct Scenario {
   SearchSpace search;
   Constraints constraints;
   Budget budget;
-  std::optional<Plan> plan;  // published or proposed; `simulate` runs it
+  std::optional<Plan> plan;                     // published or proposed; `simulate` runs it
+  std::optional<FailureSpec> failures;          // of the campaign; they enter its bill
+  std::optional<DisturbanceSpec> disturbances;  // of single GPUs; `simulate --fidelity cluster`
 };
 
 }  // namespace reckon::plan

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "hw-models/hardware_fields.h"
+#include "planner/disturbance_fields.h"
+#include "planner/failure_fields.h"
 #include "planner/model_fields.h"
 #include "planner/plan_fields.h"
 #include "planner/scenario.h"
@@ -80,6 +82,10 @@ void fields(V& v, Scenario& s) {
   v("constraints", s.constraints, {.doc = "on every plan"});
   v("budget", s.budget, {.doc = "of the whole campaign"});
   v("plan", s.plan, {.doc = "published or proposed; `simulate` runs it"});
+  v("failures", s.failures,
+    {.doc = "what interrupts the campaign, and checkpoints; enters its bill"});
+  v("disturbances", s.disturbances,
+    {.doc = "what goes wrong on single GPUs, for `simulate --fidelity cluster`"});
 }
 void finish(const hw::Value& v, Scenario& s);  // completes the plans
 

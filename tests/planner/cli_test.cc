@@ -288,3 +288,53 @@ TEST_CASE("data turns text into token files, and says what is wrong with its opt
   }
   CHECK(reckon("data /nowhere/x --text " + text).code == 2);
 }
+
+TEST_CASE("reckon topology: the network, what it costs, traffic on it, a picture") {
+  const Folder folder;
+  const std::string picture = (folder.path / "t.svg").string();
+  const Outcome text =
+      reckon("topology " + kScenarios + "deepseek-v3-2048-h800.json --svg " + picture);
+  CHECK(text.code == 0);
+  CHECK(text.err.empty());
+  CHECK(text.out.find("2-layer fat-tree, multi-plane") != std::string::npos);
+  CHECK(contents(picture).rfind("<svg", 0) == 0);
+  const Outcome json = reckon("topology --json --all-to-all --group 16 --spread 0.1 " + kScenarios +
+                              "deepseek-v3-2048-h800.json");
+  REQUIRE(json.code == 0);
+  const auto answer = nlohmann::json::parse(json.out);
+  CHECK(answer["switches"]["leaf switches"] == 64);
+  CHECK(answer["bisection_share"] == 1.0);
+  CHECK(answer["all_to_all"]["flows"] == 2048 * 15);
+  CHECK(reckon("topology " + kScenarios + "llama3-405b-16k-h100.json").code == 2);
+  CHECK(reckon("topology --all-to-all --group 100 " + kScenarios + "deepseek-v3-2048-h800.json")
+            .code == 2);
+  CHECK(reckon("topology --all-to-all --message 5 " + kScenarios + "deepseek-v3-2048-h800.json")
+            .code == 2);
+}
+
+TEST_CASE("reckon simulate --fidelity cluster: every rank, with the scenario's disturbances") {
+  const std::string scenario = kScenarios + "deepseek-v3-2048-h800.json";
+  const Outcome one = reckon("simulate --fidelity cluster --seed 5 --json " + scenario);
+  REQUIRE(one.code == 0);
+  const auto answer = nlohmann::json::parse(one.out)["cluster"];
+  CHECK(answer["ranks"] == 2048);
+  CHECK(answer["seed"] == 5);
+  CHECK(answer["step_s"] != answer["undisturbed_step_s"]);
+  CHECK(reckon("simulate --fidelity cluster --seed 5 --json " + scenario).out == one.out);
+  CHECK(reckon("simulate --fidelity cluster --seed 6 --json " + scenario).out != one.out);
+  // A scenario without disturbances: as folded.
+  const Outcome plain =
+      reckon("simulate --fidelity cluster --json " + kScenarios + "gpt3-175b-1024-a100.json");
+  const auto same = nlohmann::json::parse(plain.out)["cluster"];
+  CHECK(same["step_s"] == same["undisturbed_step_s"]);
+  CHECK(reckon("simulate --fidelity exact " + scenario).code == 2);
+}
+
+TEST_CASE("failures that a scenario states are in its bill") {
+  const Outcome out = reckon("simulate --json " + kScenarios + "llama3-405b-16k-h100.json");
+  REQUIRE(out.code == 0);
+  const auto campaign = nlohmann::json::parse(out.out)["campaign"];
+  CHECK(campaign["phases"].back()["name"] == "failures");
+  CHECK(campaign["failures"]["effective_training_time"] > 0.9);
+  CHECK(campaign["days"] == campaign["failures"]["budgeted_days"]);
+}

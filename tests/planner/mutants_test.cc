@@ -66,7 +66,8 @@ std::vector<Mutant> mutants(const ordered_json& scenario) {
     if (old.is_number() || (old.is_string() && !free_text)) {
       replaced("negative",
                old.is_number() ? ordered_json(-old.get<double>() - 1) : ordered_json("-5 GB/s"));
-      if (key != "price_per_gpu_hour") replaced("fraction", 0.37);  // a price may be 0.37
+      // A price or a spread may be 0.37.
+      if (key != "price_per_gpu_hour" && key != "spread") replaced("fraction", 0.37);
     }
     if (old.is_number()) {
       replaced("absurd", 1e18);

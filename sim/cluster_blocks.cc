@@ -1,0 +1,119 @@
+#include "sim/cluster_blocks.h"
+
+#include <algorithm>
+#include <variant>
+
+#include "sim/check.h"
+
+namespace reckon::sim {
+
+ClusterBlocks::ClusterBlocks(const Program& program, BlockTimes& times, const Disturbances& d)
+    : program_(program), draws_(d), reference_(d.load.reference) {
+  check(!program.roles.empty(), "a program has roles");
+  members_ = program.roles[0].ranks;
+  for (const Role& role : program.roles)
+    check(role.ranks == members_, "every role is played by as many ranks");
+  for (const Work& w : program.works) {
+    costs_.push_back(times.cost(w));
+    alone_.push_back(ticks(costs_.back().alone));
+  }
+  for (const auto& block : program.blocks) {
+    times_.push_back(&times.of(block));
+    plans_.push_back(block_plan(*block, *times_.back(), times, members_));
+  }
+  per_slot_ = d.slot.any();
+  compute_ = per_slot_ || d.device.any() || !d.devices.empty();
+  uneven_ = d.load.any();
+  const auto roles = static_cast<std::uint32_t>(program.roles.size());
+  if (compute_) {
+    device_.resize(roles);
+    for (std::uint32_t r = 0; r < roles; ++r)
+      for (std::uint32_t i = 0; i < members_; ++i) device_[r].push_back(draws_.device({r, i}));
+  }
+  const auto slow = [&](std::vector<std::vector<double>>& factors, const SlowRank& s) {
+    check(s.rank.role < roles && s.rank.member < members_, "a slow rank exists");
+    check(s.speed > 0, "a slow rank is not dead");
+    factors[s.rank.role][s.rank.member] /= s.speed;
+  };
+  for (const SlowRank& s : d.devices) slow(device_, s);
+  if (!d.links.empty()) nic_.assign(roles, std::vector<double>(members_, 1));
+  for (const SlowRank& s : d.links) slow(nic_, s);
+}
+
+const Lateness& ClusterBlocks::run(std::uint32_t role, std::uint32_t slot_index,
+                                   std::uint32_t first, double* late) {
+  const Role& r = program_.roles[role];
+  const bool tail = slot_index == r.slots.size();
+  const Slot slot = tail ? Slot{.block = r.tail, .phase = Phase::Optimizer} : r.slots[slot_index];
+  const BlockPlan& plan = plans_[slot.block];
+  const std::uint32_t n = plan.together;
+  Factors f;
+  if (compute_) {
+    factors_.resize(n);
+    for (std::uint32_t i = 0; i < n; ++i) {
+      factors_[i] = device_[role][first + i];
+      if (per_slot_) factors_[i] *= draws_.slot({role, first + i}, slot_index);
+    }
+    f.compute = factors_.data();
+  }
+  if (!nic_.empty()) f.nic = nic_[role].data() + first;
+  if (uneven_ && !plan.uneven.empty()) {
+    for (int half : {0, 1}) {
+      loads_[half].assign(std::size_t{plan.parts} * n, 1);
+      f.load[half] = loads_[half].data();
+    }
+    for (const BlockPlan::Uneven& u : plan.uneven) {
+      const bool second = !u.first_half && slot.phase == Phase::FB;
+      double* parts = loads_[u.first_half ? 0 : 1].data() + std::size_t{u.part} * n;
+      for (std::uint32_t base = 0; base < n; base += u.group)
+        draws_.load({.group = role * members_ + first + base,
+                     .chunk = second ? slot.chunk2 : slot.chunk,
+                     .part = u.part,
+                     .micro_batch = second ? slot.micro_batch2 : slot.micro_batch},
+                    u.group, parts + base);
+      for (std::uint32_t i = 0; i < n; ++i) parts[i] /= reference_;
+    }
+  }
+  evaluate(plan, f, n, late, rows_);
+  return rows_;
+}
+
+SimTime ClusterBlocks::slowed(SimTime time, std::uint32_t work, double nic) const {
+  const double factor = std::max(1.0, costs_[work].nic_share * nic);
+  return factor == 1 ? time : ticks(factor * seconds(time));
+}
+
+SimTime ClusterBlocks::arrival(RankId to, const Message& m, std::uint32_t block,
+                               SimTime sent) const {
+  if (program_.blocking_messages) return sent;
+  const double slow = std::max(nic({m.role, sender(to.role, m, to.member)}), nic(to));
+  // What the slot leaves free of the NIC, at least a tenth; as in folded.cc.
+  const double busy = times_[block]->nic_share * costs_[m.work].nic_share;
+  return sent + ticks(seconds(slowed(alone_[m.work], m.work, slow)) / std::max(0.1, 1 - busy));
+}
+
+std::uint32_t ClusterBlocks::stride(std::uint32_t work) const {
+  const auto* c = std::get_if<Collective>(&program_.works[work]);
+  const auto size = c == nullptr ? members_ : static_cast<std::uint32_t>(c->group.size);
+  return size < members_ && members_ % size == 0 ? members_ / size : 1;
+}
+
+void ClusterBlocks::level(std::uint32_t work, std::vector<SimTime>& values) const {
+  const std::uint32_t step = stride(work);
+  for (std::uint32_t offset = 0; offset < step; ++offset) {
+    SimTime most = values[offset];
+    for (std::uint32_t i = offset; i < members_; i += step) most = std::max(most, values[i]);
+    for (std::uint32_t i = offset; i < members_; i += step) values[i] = most;
+  }
+}
+
+std::uint32_t ClusterBlocks::latest(std::uint32_t work, std::uint32_t member,
+                                    const std::vector<SimTime>& values) const {
+  const std::uint32_t step = stride(work);
+  std::uint32_t best = member % step;
+  for (std::uint32_t i = best; i < members_; i += step)
+    if (values[i] > values[best]) best = i;
+  return best;
+}
+
+}  // namespace reckon::sim
