@@ -11,6 +11,7 @@
 #include "planner/launch/target.h"
 #include "planner/model.h"
 #include "planner/plan.h"
+#include "planner/training.h"
 
 namespace reckon::plan {
 
@@ -62,6 +63,7 @@ struct Scenario {
   Constraints constraints;
   Budget budget;
   std::optional<Plan> plan;  // published or proposed; `simulate` runs it
+  std::optional<Training> training;
 };
 
 }  // namespace reckon::plan

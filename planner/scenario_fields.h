@@ -5,6 +5,7 @@
 #include "planner/model_fields.h"
 #include "planner/plan_fields.h"
 #include "planner/scenario.h"
+#include "planner/training_fields.h"
 
 namespace reckon::plan {
 
@@ -80,6 +81,7 @@ void fields(V& v, Scenario& s) {
   v("constraints", s.constraints, {.doc = "on every plan"});
   v("budget", s.budget, {.doc = "of the whole campaign"});
   v("plan", s.plan, {.doc = "published or proposed; `simulate` runs it"});
+  v("training", s.training, {.doc = "data, recipe and checkpoints of `train`"});
 }
 void finish(const hw::Value& v, Scenario& s);  // completes the plans
 
