@@ -58,7 +58,7 @@ class Trainer {
   std::int64_t sequences_done() const { return sequences_done_; }
 
   // Collective. The newest `keep` checkpoints stay.
-  void save(const std::string& directory, int keep);
+  void save(const std::string& directory, int keep = 3);
   // Continues from the newest whole checkpoint of the directory; false if there is none. Under any
   // plan that holds the same model. `damage`: what was skipped, and why. Throws InputError for a
   // checkpoint of another model, vocabulary or seed.

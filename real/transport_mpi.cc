@@ -258,7 +258,6 @@ bool MpiPending::done() {
     if (!sends_) ok(MPI_Get_count(&status, MPI_BYTE, &bytes));
     check(bytes == piece.bytes, "both ends of a message agree on its size");
   }
-  pieces_.clear();  // nothing is left to withdraw
   return true;
 }
 
