@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "planner/bill.h"
+#include "planner/choice.h"
 #include "planner/cli.h"
 #include "planner/cluster_report.h"
 #include "planner/file.h"
@@ -17,47 +18,12 @@
 #include "sim/trace.h"
 
 namespace reckon::plan {
-namespace {
-
-// Index of the phase to run.
-std::size_t chosen_phase(const Scenario& s, const SimulateOptions& options) {
-  if (options.phase.empty()) {
-    if (const auto first = searched_phase(s)) return *first;
-    throw InputError(options.scenario +
-                     ": /campaign: expected at least one phase whose gpu_hours are not given");
-  }
-  std::vector<std::string> names;
-  for (std::size_t i = 0; i < s.campaign.size(); ++i) {
-    if (s.campaign[i].name == options.phase) {
-      if (s.campaign[i].gpu_hours <= 0) return i;
-      throw InputError(fmt::format("--phase {}: its gpu_hours are given, there is nothing to run",
-                                   options.phase));
-    }
-    names.push_back(s.campaign[i].name);
-  }
-  const std::string nearest = hw::nearest_spelling(options.phase, names);
-  throw InputError(
-      fmt::format("--phase: no phase \"{}\" in {}; {}", options.phase, options.scenario,
-                  nearest.empty() ? fmt::format("expected \"{}\"", fmt::join(names, "\", \""))
-                                  : fmt::format("did you mean \"{}\"?", nearest)));
-}
-
-Plan chosen_plan(const Scenario& s, const SimulateOptions& options, std::size_t phase) {
-  if (!options.plan.empty())
-    return plan_from_json(hw::read_json_file(options.plan), s.model, s.cluster);
-  if (s.campaign[phase].plan) return *s.campaign[phase].plan;
-  if (s.plan) return *s.plan;
-  throw InputError(options.scenario +
-                   ": the scenario has no /plan to run; give one with --plan FILE, or let `reckon "
-                   "plan` find one");
-}
-
-}  // namespace
 
 int simulate_command(const SimulateOptions& options, const CommonOptions& common) {
   const Scenario s = read_scenario(options.scenario);
-  const std::size_t phase = chosen_phase(s, options);
-  const Plan plan = chosen_plan(s, options, phase);
+  const Choice choice{.scenario = options.scenario, .plan = options.plan, .phase = options.phase};
+  const std::size_t phase = chosen_phase(s, choice);
+  const Plan plan = chosen_plan(s, choice, phase);
   const StepShape step = step_shape(s.campaign[phase]);
 
   if (const auto no = why_illegal(s.model, s.cluster, s.stack, plan, step)) {

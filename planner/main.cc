@@ -235,6 +235,20 @@ int run(int argc, char** argv) {
                            "Write both timelines of the first plan, for ui.perfetto.dev");
   validate_app->callback([&] { chosen = [&] { return validate_command(validate, common); }; });
 
+  reckon::real::TrainOptions train;
+  CLI::App* train_app = app.add_subcommand("train", "Run a plan: train the scenario's model");
+  train_app->add_option("scenario", train.scenario, "Scenario file")->required();
+  train_app->add_option("--plan", train.plan, "Run the plan of this file instead");
+  train_app->add_option("--phase", train.phase,
+                        "Phase of the campaign to run; the first that is predicted");
+  train_app->add_option("--data", train.data, "Token data (`reckon data` makes it)");
+  train_app->add_option("--output", train.output, "Folder of checkpoints");
+  train_app->add_option("--steps", train.steps, "Train up to this step; the phase's steps")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
+  train_app->add_flag("--resume", train.resume, "Go on from the newest checkpoint of the folder");
+  train_app->add_option("--log", train.log, "Write one JSON line a step to this file");
+  train_app->callback([&] { chosen = [&] { return train_command(train, common); }; });
+
   CLI::App* schema = app.add_subcommand("schema", "Print the JSON Schema of scenario files");
   schema->callback([&] { chosen = [&] { return schema_command(); }; });
 

@@ -13,6 +13,7 @@
 #include "planner/launch/target.h"
 #include "planner/model.h"
 #include "planner/plan.h"
+#include "planner/training.h"
 
 namespace reckon::plan {
 
@@ -66,6 +67,7 @@ struct Scenario {
   std::optional<Plan> plan;                     // published or proposed; `simulate` runs it
   std::optional<FailureSpec> failures;          // of the campaign; they enter its bill
   std::optional<DisturbanceSpec> disturbances;  // of single GPUs; `simulate --fidelity cluster`
+  std::optional<Training> training;
 };
 
 }  // namespace reckon::plan

@@ -7,6 +7,7 @@
 #include "planner/model_fields.h"
 #include "planner/plan_fields.h"
 #include "planner/scenario.h"
+#include "planner/training_fields.h"
 
 namespace reckon::plan {
 
@@ -86,6 +87,7 @@ void fields(V& v, Scenario& s) {
     {.doc = "what interrupts the campaign, and checkpoints; enters its bill"});
   v("disturbances", s.disturbances,
     {.doc = "what goes wrong on single GPUs, for `simulate --fidelity cluster`"});
+  v("training", s.training, {.doc = "data, recipe and checkpoints of `train`"});
 }
 void finish(const hw::Value& v, Scenario& s);  // completes the plans
 

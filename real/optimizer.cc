@@ -186,7 +186,7 @@ void Optimizer::update(std::int64_t step) {
   // Rounded, so that the order in which ranks have added it does not reach the weights.
   norm_ = static_cast<float>(std::sqrt(square_));
   if (!std::isfinite(norm_))
-    throw std::runtime_error("step " + std::to_string(step) +
+    throw Diverged("step " + std::to_string(step) +
                              ": the gradient is not finite; lower the learning rate, or resume "
                              "from an earlier checkpoint");
   const Recipe& r = setting_.recipe;

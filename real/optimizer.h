@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
 #include "real/checkpoint.h"
@@ -15,6 +16,12 @@ namespace reckon::real {
 // [begin, end) of a flat buffer.
 struct Range {
   std::int64_t begin = 0, end = 0;
+};
+
+// A loss or a gradient that is not a finite number; the weights are as they were, or not to be
+// saved.
+struct Diverged : std::runtime_error {
+  using std::runtime_error::runtime_error;
 };
 
 class Optimizer {

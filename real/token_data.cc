@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 
@@ -217,6 +218,26 @@ std::int64_t TokenData::tokens() const {
 }
 std::int64_t TokenData::windows() const {
   return state_->windows;
+}
+
+std::uint64_t TokenData::vocabulary_checksum() const {
+  return state_->files[0]->head.vocabulary_checksum;
+}
+
+double TokenData::unigram_entropy() const {
+  std::vector<std::int64_t> count(static_cast<std::size_t>(vocabulary()), 0);
+  std::vector<std::int32_t> block(1 << 16);
+  for (std::int64_t at = 0; at < tokens(); at += std::ssize(block)) {
+    const std::int64_t n = std::min<std::int64_t>(std::ssize(block), tokens() - at);
+    state_->copy(at, n, block.data());
+    for (std::int64_t i = 0; i < n; ++i)
+      ++count[static_cast<std::size_t>(block[static_cast<std::size_t>(i)])];
+  }
+  const auto all = static_cast<double>(tokens());
+  double entropy = 0;
+  for (const std::int64_t n : count)
+    if (n > 0) entropy -= static_cast<double>(n) / all * std::log(static_cast<double>(n) / all);
+  return entropy;
 }
 
 void TokenData::window(std::int64_t index, std::int32_t* out) const {

@@ -52,7 +52,11 @@ class TokenData {
 
   int vocabulary() const;
   std::int64_t tokens() const;
-  std::int64_t windows() const;  // per epoch
+  std::int64_t windows() const;               // per epoch
+  std::uint64_t vocabulary_checksum() const;  // of the tokenizer
+  // -sum p log p over the ids of all files, in nats: the loss of the best prediction that knows
+  // nothing but how frequent each id is. Reads every token.
+  double unigram_entropy() const;
   // The `index`-th window since the start of training, over all epochs: length + extra ids.
   // Any thread. REQUIRES: index >= 0.
   void window(std::int64_t index, std::int32_t* out) const;
