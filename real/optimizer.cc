@@ -187,8 +187,8 @@ void Optimizer::update(std::int64_t step) {
   norm_ = static_cast<float>(std::sqrt(square_));
   if (!std::isfinite(norm_))
     throw Diverged("step " + std::to_string(step) +
-                             ": the gradient is not finite; lower the learning rate, or resume "
-                             "from an earlier checkpoint");
+                   ": the gradient is not finite; lower the learning rate, or resume "
+                   "from an earlier checkpoint");
   const Recipe& r = setting_.recipe;
   cpu::Adam adam{.lr = learning_rate(r, step),
                  .beta1 = r.beta1,

@@ -42,6 +42,13 @@ bool is_index(const std::string& key) {
   return !key.empty() && key.find_first_not_of("0123456789") == std::string::npos;
 }
 
+bool may_be_a_fraction(const std::string& key) {
+  for (const char* known :
+       {"price_per_gpu_hour", "spread", "route_scale", "init_std", "lr", "min_lr"})
+    if (key == known) return true;
+  return false;
+}
+
 std::vector<Mutant> mutants(const ordered_json& scenario) {
   std::vector<Mutant> out;
   std::vector<std::string> pointers;
@@ -66,8 +73,7 @@ std::vector<Mutant> mutants(const ordered_json& scenario) {
     if (old.is_number() || (old.is_string() && !free_text)) {
       replaced("negative",
                old.is_number() ? ordered_json(-old.get<double>() - 1) : ordered_json("-5 GB/s"));
-      // A price or a spread may be 0.37.
-      if (key != "price_per_gpu_hour" && key != "spread") replaced("fraction", 0.37);
+      if (!may_be_a_fraction(key)) replaced("fraction", 0.37);
     }
     if (old.is_number()) {
       replaced("absurd", 1e18);
