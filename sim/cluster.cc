@@ -112,7 +112,7 @@ void Engine::slot(std::uint32_t r) {
     for (std::uint32_t k = 0; k < slot.messages; ++k) {
       const Message& m = role.messages[slot.first_message + k];
       const std::size_t from = std::size_t{m.slot} * n_ + blocks_.sender(r, m, i);
-      start = std::max(start, blocks_.arrival({r, i}, m, slot.block, out_.slots[m.role][from].end));
+      start = std::max(start, blocks_.arrival({r, i}, m, slot, out_.slots[m.role][from].end));
     }
     if (gather != nullptr) start = std::max(start, gather->first[i]);
     spans[i].start = start;

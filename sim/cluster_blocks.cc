@@ -83,13 +83,21 @@ SimTime ClusterBlocks::slowed(SimTime time, std::uint32_t work, double nic) cons
   return factor == 1 ? time : ticks(factor * seconds(time));
 }
 
-SimTime ClusterBlocks::arrival(RankId to, const Message& m, std::uint32_t block,
-                               SimTime sent) const {
+SimTime ClusterBlocks::arrival(RankId to, const Message& m, const Slot& slot, SimTime sent) const {
   if (program_.blocking_messages) return sent;
   const double slow = std::max(nic({m.role, sender(to.role, m, to.member)}), nic(to));
   // What the slot leaves free of the NIC, at least a tenth; as in folded.cc.
-  const double busy = times_[block]->nic_share * costs_[m.work].nic_share;
-  return sent + ticks(seconds(slowed(alone_[m.work], m.work, slow)) / std::max(0.1, 1 - busy));
+  const auto flight = [&](std::uint32_t work) {
+    const double busy = times_[slot.block]->nic_share * costs_[work].nic_share;
+    return ticks(seconds(slowed(alone_[work], work, slow)) / std::max(0.1, 1 - busy));
+  };
+  SimTime at = sent + flight(m.work);
+  // The two messages of a pair for one neighbour share the NIC; as in folded.cc.
+  const Message* messages = program_.roles[to.role].messages.data() + slot.first_message;
+  for (std::uint32_t o = 0; o < slot.messages; ++o)
+    if (&messages[o] != &m && messages[o].role == m.role && messages[o].slot == m.slot)
+      at += flight(messages[o].work);
+  return at;
 }
 
 std::uint32_t ClusterBlocks::stride(std::uint32_t work) const {

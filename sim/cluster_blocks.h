@@ -36,7 +36,7 @@ class ClusterBlocks {
     return m.role == role ? (member + members_ / 2) % members_ : member;
   }
   // When a message that was made at `sent` reaches a member of `role`, for a slot of block `block`.
-  SimTime arrival(RankId to, const Message& m, std::uint32_t block, SimTime sent) const;
+  SimTime arrival(RankId to, const Message& m, const Slot& slot, SimTime sent) const;
 
   // The largest of `values` in each data-parallel group of the role, in place.
   void level(std::uint32_t work, std::vector<SimTime>& values) const;

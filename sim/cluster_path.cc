@@ -144,7 +144,7 @@ bool Walk::before_slot() {
     const Message& m = role().messages[slot.first_message + k];
     const std::uint32_t from = blocks_.sender(rank_.role, m, rank_.member);
     const SimTime sent = run_.slots[m.role][std::size_t{m.slot} * n_ + from].end;
-    if (blocks_.arrival(rank_, m, slot.block, sent) != start) continue;
+    if (blocks_.arrival(rank_, m, slot, sent) != start) continue;
     add(PathStep::Kind::Message, start - sent);
     rank_ = {m.role, from};
     slot_ = m.slot;

@@ -199,7 +199,9 @@ TEST_CASE("the fit finds constants that made the data") {
         i, i % 2 ? "one" : "two", 8 + 4 * (i % 6), 1024 << (i % 3)));
   auto runs = runs_from(list(rows));
   for (PublishedRun& run : runs) {
-    const RunCase c = std::get<RunCase>(run_case(run));
+    const auto read = run_case(run);
+    if (const auto* no = std::get_if<NoCase>(&read)) FAIL(no->reason);
+    const RunCase c = std::get<RunCase>(read);
     hw::Stack truth = base("");
     truth.gemm_efficiency = 0.85;
     truth.memory_efficiency = 0.7;
