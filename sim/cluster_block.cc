@@ -60,6 +60,9 @@ BlockPlan block_plan(const Block& block, const BlockTime& time, BlockTimes& cost
   BlockPlan plan;
   plan.duration = ps(time.duration);
   plan.host_slack = ps(time.duration - time.host);
+  double kernels = 0, launched = 0;  // by the host, in all and before the op
+  for (const Op& op : block.ops) kernels += costs.cost(block.works[op.work]).kernels;
+  const double per_kernel = kernels > 0 ? ps(time.host) / kernels : 0;
   constexpr std::uint32_t kNone = ~0u;
   std::array<std::uint32_t, kStreams> last;
   last.fill(kNone);
@@ -72,6 +75,9 @@ BlockPlan block_plan(const Block& block, const BlockTime& time, BlockTimes& cost
                     .first = static_cast<std::uint32_t>(plan.dependencies.size()),
                     .start = ps(time.spans[i].start),
                     .duration = ps(time.spans[i].end - time.spans[i].start)};
+    const double slack_of_launch = p.start - launched * per_kernel;
+    p.host_slack = slack_of_launch < 2 ? 0 : slack_of_launch;  // ticks are rounded
+    launched += costs.cost(work).kernels;
     const auto depend = [&](std::uint32_t on) {
       const double slack = p.start - ps(time.spans[on].end);
       check(slack >= 0, "an op starts after what it waits for");
@@ -122,8 +128,8 @@ void evaluate(const BlockPlan& plan, const Factors& f, std::uint32_t n, double* 
     double* start = &rows.start[o * n];
     double* end = &rows.end[o * n];
     if (op.count == 0) {
-      // From the start of the block; no op waits for nothing and starts later.
-      for (std::uint32_t i = 0; i < n; ++i) start[i] = late[i] - op.start;
+      // From the start of the block: no op waits for nothing and starts later than its launch.
+      for (std::uint32_t i = 0; i < n; ++i) start[i] = late[i] - op.host_slack;
     } else {
       const BlockPlan::Dependency* d = &plan.dependencies[op.first];
       const double* row = &rows.end[std::size_t{d->op} * n];
@@ -137,6 +143,8 @@ void evaluate(const BlockPlan& plan, const Factors& f, std::uint32_t n, double* 
         }
       }
     }
+    // The host launches the block's ops from its start on.
+    for (std::uint32_t i = 0; i < n; ++i) start[i] = std::max(start[i], late[i] - op.host_slack);
     level(start, n, op.group, op.stride);
 
     // How much longer than undisturbed: factor - 1.

@@ -36,6 +36,7 @@ struct BlockPlan {
     std::uint32_t stride = 1;            // distance of those ranks
     std::uint32_t first = 0, count = 0;  // range in dependencies
     double start = 0, duration = 0;
+    double host_slack = 0;  // between its launch by the host and its start
     double nic_share = 0;
   };
   std::vector<Op> ops;

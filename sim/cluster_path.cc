@@ -72,8 +72,8 @@ SimTime Walk::through_block(const std::vector<SimTime>& starts, std::uint32_t bl
                      .time = {std::llround(o.duration + end - start)}});
     // The rank of the group that was there last: this one if it was.
     const auto own_start = [&](std::uint32_t j, std::uint32_t* from) {
-      double latest = -std::numeric_limits<double>::infinity();
-      if (o.count == 0) latest = at_start[j] - o.start;
+      double latest = at_start[j] - o.host_slack;  // its launch
+      *from = ~0u;
       for (std::uint32_t k = 0; k < o.count; ++k) {
         const BlockPlan::Dependency& d = plan.dependencies[o.first + k];
         const double t = rows.end[std::size_t{d.op} * n + j] - d.slack;
@@ -95,7 +95,11 @@ SimTime Walk::through_block(const std::vector<SimTime>& starts, std::uint32_t bl
     }
     i = last;
     rank_.member = first + i;
-    if (o.count == 0) return ended;
+    if (from == ~0u) {  // the host's launches up to it
+      if (const double launched = o.start - o.host_slack; launched >= 1)
+        add(PathStep::Kind::Host, {std::llround(launched)});
+      return ended;
+    }
     op = from;
   }
 }

@@ -189,6 +189,7 @@ TEST_CASE("undisturbed random programs take what the folded engine says, on ever
     BlockTimes times(cost_of, 0.3 * us);
     const FoldedRun folded = run_folded(program, times);
     const ClusterRun run = run_cluster(program, times, {});
+    INFO("seed " << seed << ": " << run.end.ps << " and " << folded.end.ps);
     REQUIRE(run.end == folded.end);
     for (std::uint32_t r = 0; r < 2; ++r)
       for (std::uint32_t i = 0; i < kRanks; ++i)
