@@ -14,6 +14,7 @@
 #include "planner/report.h"
 #include "planner/scenario_json.h"
 #include "real/cli.h"
+#include "real/machine.h"
 #include "real/train_loop.h"
 #include "sim/input_error.h"
 
@@ -157,12 +158,14 @@ int refuse(const Request& r, bool json) {
 }
 
 int train_on_threads(const TrainOptions& options, bool json) {
+  keep_memory();
   Request r = request(options);
   if (r.refused) return refuse(r, json);
   const TokenData data = token_data(r);
   const TrainingRun run = training_run(r, data, options);
   TrainingResult result;
   run_local(plan::world_size(r.job.plan), [&](Transport& transport) {
+    stay_on_core(transport.rank(), transport.size());
     const TrainingResult mine = train(run, transport);
     if (transport.rank() == 0) result = mine;
   });
@@ -173,6 +176,7 @@ int train_on_threads(const TrainOptions& options, bool json) {
 // This process is one rank. What is wrong with the input is found, and said, by all ranks alike:
 // inside run_mpi, which has one of them speak.
 int train_on_mpi(const TrainOptions& options, bool json) {
+  keep_memory();
   int code = plan::kDone;
   run_mpi([&](Transport& transport) {
     Request r = request(options);
