@@ -77,8 +77,8 @@ class Executor {
     std::vector<std::uint32_t> here_before;  // last exchange before it that runs here, plus 1; or 0
     std::vector<std::uint32_t> label;        // into labels_
     std::vector<char> ends_forward;  // after this op a part of the chunk is through its forward
-    bool elsewhere = false;  // has ops of the exchange thread
-    bool weights = false;    // its backward ops include weight gradients
+    bool elsewhere = false;          // has ops of the exchange thread
+    bool weights = false;            // its backward ops include weight gradients
   };
   // One run of a block: what its two threads share.
   struct Run {

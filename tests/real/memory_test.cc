@@ -157,7 +157,8 @@ TEST_CASE("the planner counts the trainer's parameters exactly") {
 
 // Without expert parallelism and messages between stages the bytes are the same. The rest is what
 // an untrained router sends to the busiest rank, at most 2.4 % here, and messages: up to three more
-// of 0.3 % than the model's clock says. The tiny models send 64 token copies a micro-batch: up to 10 %.
+// of 0.3 % than the model's clock says. The tiny models send 64 token copies a micro-batch: up to
+// 10 %.
 TEST_CASE("predicted peak memory is what the trainer holds") {
   double worst = 0, worst_tiny = 0;
   for (const Case& c : cases(true)) worst = std::max(worst, error(small_job(c.plan), c.name));
