@@ -34,7 +34,6 @@ class Worker {
   void post(std::function<void()> job);
   void drain();    // until all posted jobs are over; throws what one threw
   void rethrow();  // throws what a job threw
-  bool failed() const { return failed_.load(); }
 
  private:
   void loop();

@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 
 #include "hw-models/catalog.h"
@@ -88,7 +89,9 @@ TEST_CASE("a device's level is that of the ranks at work, and its costs replace 
 }
 
 TEST_CASE("a file of tables reads back as it was written, and damage is named") {
-  const std::string file = "/tmp/reckon-measured-" + std::to_string(::getpid()) + ".json";
+  const std::string file =
+      (std::filesystem::temp_directory_path() / ("reckon-measured-" + std::to_string(::getpid())))
+          .string();
   const auto text = to_json(cube()).dump(1);
   std::ofstream(file) << text;
   CHECK(to_json(read_measured(file)).dump(1) == text);
