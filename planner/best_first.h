@@ -77,9 +77,19 @@ BestFirst best_first(const std::vector<Bounded>& candidates, const BestFirstOpti
   std::vector<double> size(candidates.size());
   std::vector<std::size_t> order(candidates.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return std::pair(candidates[a].bound, a) < std::pair(candidates[b].bound, b);
-  });
+  // In order as far as it was looked at: most candidates never are.
+  std::size_t sorted = 0;
+  const auto sort_up_to = [&](std::size_t end) {
+    if (end <= sorted) return;
+    const auto by_bound = [&](std::size_t a, std::size_t b) {
+      return std::pair(candidates[a].bound, a) < std::pair(candidates[b].bound, b);
+    };
+    const auto at = [&](std::size_t i) { return order.begin() + static_cast<std::ptrdiff_t>(i); };
+    const std::size_t upto = std::min(order.size(), std::max({end, 4 * sorted, 32 * kBatch}));
+    std::nth_element(at(sorted), at(upto), order.end(), by_bound);
+    std::sort(at(sorted), at(upto), by_bound);
+    sorted = upto;
+  };
   const auto stopped = [&] { return options.stop && options.stop->load(); };
   const bool stopped_before = stopped();
   const auto by_cost = [&](std::size_t a, std::size_t b) {
@@ -102,6 +112,7 @@ BestFirst best_first(const std::vector<Bounded>& candidates, const BestFirstOpti
     const double horizon =
         full ? std::max(worst_kept, options.front_within * result.cost[result.best.front()]) : kAny;
     batch.clear();
+    sort_up_to(std::min(order.size(), next + kBatch));
     for (; next < order.size() && batch.size() < kBatch; ++next) {
       const double bound = candidates[order[next]].bound;
       if (bound > horizon || std::isinf(bound)) break;

@@ -114,7 +114,7 @@ Candidates::Candidates(const Scenario& s, const StepShape& step) : scenario_(s),
     combinations_ *= static_cast<std::int64_t>(n);
 }
 
-void Candidates::set(Plan& p, const Choice& c) const {
+void Candidates::set(Plan& p, const Candidate& c) const {
   const hw::Stack& stack = scenario_.stack;
   p.tp = c.tp, p.pp = c.pp, p.vpp = c.vpp, p.cp = c.cp, p.ep = c.ep, p.etp = c.etp;
   p.dp = scenario_.cluster.gpus / (p.tp * p.pp * p.cp);
@@ -134,7 +134,7 @@ void Candidates::set(Plan& p, const Choice& c) const {
   if (target_) launch::set_own_switches(*target_, p);
 }
 
-Plan Candidates::plan(const Choice& c) const {
+Plan Candidates::plan(const Candidate& c) const {
   Plan p;
   set(p, c);
   p.layout = layouts_of_.at(p.pp * p.vpp)[c.layout];
@@ -218,10 +218,10 @@ struct Candidates::Walk {
   const Candidates& space;
   const launch::Judge* judge = nullptr;            // of the target framework
   std::map<const char*, std::int64_t> tally = {};  // by address: each reason is one static text
-  std::vector<Choice> found = {};
+  std::vector<Candidate> found = {};
   std::int64_t below = 0;    // combinations that share what is chosen so far
   std::int64_t next_id = 0;  // of the first of them
-  Choice c = {};
+  Candidate c = {};
   Plan p = {};
   const SearchSpace& given() const { return space.scenario_.search; }
   bool bidirectional() const {
@@ -381,7 +381,7 @@ const Candidates::Walk::Level Candidates::Walk::kLevels[] = {
      }},
 };
 
-std::vector<Choice> Candidates::legal(Tally& rejected) const {
+std::vector<Candidate> Candidates::legal(Tally& rejected) const {
   std::optional<launch::Judge> judge;
   if (target_) judge.emplace(*target_, scenario_.model);
   Walk walk{.space = *this, .judge = judge ? &*judge : nullptr, .below = combinations_};

@@ -29,7 +29,7 @@
 namespace reckon::plan {
 
 // One combination. Small: a search holds hundreds of thousands.
-struct Choice {
+struct Candidate {
   std::int64_t id = 0;  // its place in the enumeration; breaks ties
   std::uint16_t tp = 1, pp = 1, vpp = 1, cp = 1, ep = 1, etp = 1, micro_batch = 1;
   ScheduleKind schedule = ScheduleKind::OneFOneB;
@@ -37,7 +37,7 @@ struct Choice {
   Zero zero = Zero::Optimizer;
   Overlap::Expert expert = Overlap::Expert::None;
   std::uint8_t recompute = 0, layout = 0;  // index into the lists of Candidates
-  bool operator==(const Choice&) const = default;
+  bool operator==(const Candidate&) const = default;
 };
 
 using Tally = std::map<std::string, std::int64_t>;
@@ -57,9 +57,9 @@ class Candidates {
 
   // The legal ones, in order of their ids. The others are added to `rejected`, by reason;
   // combinations() == size of the result + what was added.
-  std::vector<Choice> legal(Tally& rejected) const;
+  std::vector<Candidate> legal(Tally& rejected) const;
 
-  Plan plan(const Choice& choice) const;
+  Plan plan(const Candidate& choice) const;
 
   // No plan of the space with these degrees and this micro-batch needs less memory.
   Bytes least_memory(Plan plan) const;
@@ -70,7 +70,7 @@ class Candidates {
 
   // Choices with the same key run the same layers: equal ops and sizes in each pass.
   using LayerKey = std::array<std::uint16_t, 7>;
-  static LayerKey layer_key(const Choice& choice) {
+  static LayerKey layer_key(const Candidate& choice) {
     return {choice.tp,       choice.cp,          choice.ep,
             choice.etp,      choice.micro_batch, static_cast<std::uint16_t>(choice.precision),
             choice.recompute};
@@ -86,7 +86,7 @@ class Candidates {
   struct Walk;
 
   // The same without layout, which is the part that costs an allocation.
-  void set(Plan& plan, const Choice& choice) const;
+  void set(Plan& plan, const Candidate& choice) const;
   bool fits_any(const Plan& plan) const;
 
   const Scenario& scenario_;

@@ -1,6 +1,5 @@
 // `reckon plan`: search the plans of a scenario, price the campaign with each, judge the budget.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include "planner/bill.h"
 #include "planner/cli.h"
@@ -9,34 +8,15 @@
 #include "planner/plan_json.h"
 #include "planner/plan_report.h"
 #include "planner/scenario_json.h"
-#include "planner/search.h"
+#include "planner/search_progress.h"
 #include "sim/input_error.h"
 
 namespace reckon::plan {
 namespace {
 
-// One line on a terminal, rewritten in place; nothing elsewhere.
-std::function<void(const SearchProgress&)> progress_line(const std::string& phase) {
-  if (::isatty(STDERR_FILENO) == 0) return {};
-  return [phase](const SearchProgress& p) {
-    const auto count = [](std::int64_t n) { return grouped(static_cast<double>(n)); };
-    std::string text = fmt::format("bounds of {} of {} plans", count(p.bounded), count(p.plans));
-    if (p.settled > 0)
-      text = fmt::format("{} of {} plans settled, {} simulated", count(p.settled), count(p.plans),
-                         count(p.simulated));
-    if (p.best_step.si > 0) text += ", best step " + duration(p.best_step);
-    fmt::print(stderr, "\r{}: {}\x1b[K", phase, text);
-    std::fflush(stderr);
-  };
-}
-
 SearchResult searched(const Scenario& s, std::size_t phase, int keep, int threads,
                       const std::atomic<bool>& stop) {
-  const auto progress = progress_line(s.campaign[phase].name);
-  SearchResult r = search(s, step_shape(s.campaign[phase]),
-                          {.threads = threads, .keep = keep, .stop = &stop, .progress = progress});
-  if (progress) fmt::print(stderr, "\r\x1b[K");
-  return r;
+  return search_with_progress(s, phase, {.threads = threads, .keep = keep, .stop = &stop});
 }
 
 // The plans that the campaign's other phases run: their own, else the fastest found for each; where

@@ -13,6 +13,8 @@
 
 #include "hw-models/strict_json.h"
 #include "planner/cli.h"
+#include "planner/cli_codesign.h"
+#include "planner/cli_explain.h"
 #include "real/cli.h"
 #include "sim/input_error.h"
 
@@ -85,6 +87,22 @@ int run(int argc, char** argv) {
   simulate_app->add_option("--seed", simulate.seed, "Of the disturbances")->capture_default_str();
   simulate_app->callback([&] { chosen = [&] { return simulate_command(simulate, common); }; });
 
+  ExplainOptions explain;
+  CLI::App* explain_app = app.add_subcommand(
+      "explain", "What binds the best plan's step, what would help, and why other plans lost");
+  explain_app->add_option("scenario", explain.scenario, "Scenario file")->required();
+  CLI::Option* explain_plan =
+      explain_app->add_option("--plan", explain.plan, "Explain the plan of this file instead");
+  explain_app->add_flag("--given", explain.given, "Explain the scenario's own plan instead")
+      ->excludes(explain_plan);
+  explain_app->add_option("--phase", explain.phase,
+                          "Phase of the campaign; the first that is predicted");
+  explain_app->add_option(
+      "--why-not", explain.why_not,
+      "KEY=VALUE,...: why a plan with these fields (tp=8,pp=8,recompute=norm+mla-up, "
+      "overlap.p2p=false) is not the best one");
+  explain_app->callback([&] { chosen = [&] { return explain_command(explain, common); }; });
+
   TopologyOptions topology;
   CLI::App* topology_app = app.add_subcommand(
       "topology", "The cluster's network: switches, bisection, cost; traffic on it");
@@ -149,6 +167,28 @@ int run(int argc, char** argv) {
   sweep_app->add_option("--part", sweep.part,
                         "K/N: do every N-th point from the K-th; as mpirun or Slurm say");
   sweep_app->callback([&] { chosen = [&] { return sweep_command(sweep, common); }; });
+
+  CodesignOptions codesign;
+  CLI::App* codesign_app = app.add_subcommand(
+      "codesign", "Choose the model's shape, the machines and the plan together");
+  codesign_app
+      ->add_option("scenario", codesign.scenario, "Scenario file with a \"codesign\" object")
+      ->required();
+  codesign_app
+      ->add_option("--vary", codesign.vary,
+                   "PATH=VALUE,VALUE,...: a further part of the scenario to vary, as of sweep")
+      ->allow_extra_args(false);
+  codesign_app->add_option("--cost", codesign.cost, "That the fronts weigh against the model")
+      ->check(CLI::IsMember({"gpu_hours", "days", "money"}))
+      ->capture_default_str();
+  codesign_app->add_option("--output", codesign.output,
+                           "Write the points to this .csv or .json file; an interrupted run goes "
+                           "on where it stopped");
+  codesign_app->add_option("--chart", codesign.chart,
+                           "Draw the points into this .svg file (with gnuplot)");
+  codesign_app->add_option("--part", codesign.part,
+                           "K/N: do every N-th point from the K-th; as mpirun or Slurm say");
+  codesign_app->callback([&] { chosen = [&] { return codesign_command(codesign, common); }; });
 
   ImportOptions import;
   CLI::App* import_app = app.add_subcommand("import",

@@ -57,6 +57,9 @@ void finish(const hw::Value& v, Moe& m) {
     at("limited_groups")
         .fail_got(fmt::format("at most the {} groups", m.groups),
                   fmt::format("{}", m.limited_groups));
+  if (const int open = m.experts / m.groups * m.limited_groups; m.top_k > open)
+    at("top_k").fail_got(fmt::format("at most the {} experts of {} groups", open, m.limited_groups),
+                         fmt::format("{}", m.top_k));
 }
 
 void finish(const hw::Value& v, ModelShape& m) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "hw-models/hardware_fields.h"
+#include "planner/codesign_fields.h"
 #include "planner/disturbance_fields.h"
 #include "planner/failure_fields.h"
 #include "planner/model_fields.h"
@@ -88,6 +89,9 @@ void fields(V& v, Scenario& s) {
   v("disturbances", s.disturbances,
     {.doc = "what goes wrong on single GPUs, for `simulate --fidelity cluster`"});
   v("training", s.training, {.doc = "data, recipe and checkpoints of `train`"});
+  // Checked here, and read again by `codesign` alone (codesign.h).
+  std::optional<CodesignSpec> codesign;
+  v("codesign", codesign, {.doc = "of the model and the machines, what `codesign` varies"});
 }
 void finish(const hw::Value& v, Scenario& s);  // completes the plans
 

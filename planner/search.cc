@@ -43,19 +43,19 @@ class PeakMemory {
 };
 
 // Whether two choices have one bound: it does not look at ZeRO (step_bound.cc, segments).
-bool same_bound(Choice a, const Choice& b) {
+bool same_bound(Candidate a, const Candidate& b) {
   a.id = b.id;
   a.zero = b.zero;
   return a == b;
 }
 
 // Numbers the distinct layer keys in the order of their first use.
-std::vector<std::uint32_t> affinities(const std::vector<Choice>& choices) {
+std::vector<std::uint32_t> affinities(const std::vector<Candidate>& choices) {
   std::map<Candidates::LayerKey, std::uint32_t> numbers;
   std::vector<std::uint32_t> result;
   result.reserve(choices.size());
   const Candidates::LayerKey* last = nullptr;  // neighbours mostly share it
-  for (const Choice& c : choices) {
+  for (const Candidate& c : choices) {
     if (last != nullptr && *last == Candidates::layer_key(c)) {
       result.push_back(result.back());
       continue;
@@ -79,7 +79,12 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
   stats.candidates = space.combinations();
   stats.searched = space.dimensions();
   stats.not_searched = space.not_searched();
-  const std::vector<Choice> legal = space.legal(stats.rejected);
+  std::vector<Candidate> legal = space.legal(stats.rejected);
+  if (options.only) {
+    const auto asked = std::erase_if(
+        legal, [&](const Candidate& choice) { return !options.only(space.plan(choice)); });
+    if (asked > 0) stats.rejected["not asked for"] += static_cast<std::int64_t>(asked);
+  }
   const std::vector<std::uint32_t> affinity = affinities(legal);
   const auto plans = static_cast<std::int64_t>(legal.size());
   const auto report_bounds = [&](std::size_t done) {

@@ -59,6 +59,7 @@ struct SearchOptions {
   double front_within = 1.5;
   const std::atomic<bool>* stop = nullptr;  // when it turns true the search ends with what it has
   std::function<void(const SearchProgress&)> progress;  // called now and then, from one thread
+  std::function<bool(const Plan&)> only;  // plans that it refuses count as rejected; none: all
 };
 
 // Plans of the whole cluster for one step shape.

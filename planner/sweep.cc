@@ -22,6 +22,7 @@
 #include "planner/parallel.h"
 #include "planner/plan_json.h"
 #include "planner/report.h"
+#include "planner/scenario_fields.h"
 #include "planner/scenario_json.h"
 #include "planner/search.h"
 
@@ -113,26 +114,29 @@ void set_path(nlohmann::json& root, const std::string& path, nlohmann::json valu
   *at = std::move(value);
 }
 
-// What can't be left as it is when other parts change.
+// Calls each(holder) for all that hold a plan.
+template <class Each>
+void for_each_plan(nlohmann::json& root, Each each) {
+  const auto at = [&](nlohmann::json& holder) {
+    if (holder.is_object() && holder.contains("plan")) each(holder);
+  };
+  at(root);
+  if (root.contains("campaign") && root["campaign"].is_array())
+    for (nlohmann::json& phase : root["campaign"]) at(phase);
+}
+
+// What of plans can't be left as it is when other parts change.
 void loosen(nlohmann::json& root, const Sweep& sweep) {
   const auto varies = [&](const char* prefix) {
     return std::any_of(sweep.variations.begin(), sweep.variations.end(),
                        [&](const Variation& v) { return v.path.starts_with(prefix); });
   };
-  const auto loosen_plan = [&](nlohmann::json& holder) {
-    if (!holder.is_object() || !holder.contains("plan")) return;
-    if (sweep.search) {
-      holder.erase("plan");
-      return;
-    }
+  for_each_plan(root, [&](nlohmann::json& holder) {
     nlohmann::json& plan = holder["plan"];
     if (!plan.is_object()) return;
     if (!varies("plan.dp")) plan.erase("dp");  // the GPUs that the other degrees leave
     if (varies("model") || varies("plan.pp") || varies("plan.vpp")) plan.erase("layout");
-  };
-  loosen_plan(root);
-  if (root.contains("campaign") && root["campaign"].is_array())
-    for (nlohmann::json& phase : root["campaign"]) loosen_plan(phase);
+  });
 }
 
 nlohmann::ordered_json priced(const Scenario& s, const Plan& plan, Predictor& predictor,
@@ -162,6 +166,13 @@ nlohmann::ordered_json priced(const Scenario& s, const Plan& plan, Predictor& pr
   return a;
 }
 
+// Whether a phase has a plan that can run and fits. `reckon plan` holds such a plan too.
+bool runs_its_own(const Scenario& s, const PhaseOfCampaign& phase) {
+  const StepShape step = step_shape(phase);
+  return phase.plan && !why_illegal(s.model, s.cluster, s.stack, *phase.plan, step) &&
+         predict(s.model, s.cluster, s.stack, *phase.plan, step).memory.peak <= memory_limit(s);
+}
+
 nlohmann::ordered_json reason(const std::string& text) {
   return {{"reason", text}};
 }
@@ -176,6 +187,7 @@ nlohmann::json signature(const Sweep& sweep) {
                       {"one_at_a_time", sweep.one_at_a_time},
                       {"search", sweep.search}};
   for (const Variation& v : sweep.variations) s["vary"].push_back({v.path, v.values});
+  if (!sweep.chosen.empty()) s["points"] = sweep.chosen;
   return s;
 }
 
@@ -262,6 +274,7 @@ Variation read_variation(const std::string& text) {
 }
 
 std::vector<SweepPoint> points(const Sweep& sweep) {
+  if (!sweep.chosen.empty()) return sweep.chosen;
   const std::size_t n = sweep.variations.size();
   std::vector<SweepPoint> all;
   if (sweep.one_at_a_time) {
@@ -293,7 +306,34 @@ hw::Document scenario_at(const Sweep& sweep, const SweepPoint& point) {
     if (!point[i].is_null()) set_path(root, sweep.variations[i].path, point[i]);
   loosen(root, sweep);
   // Parsed again, so that errors have places; paths of other files stay relative to the scenario's.
-  return hw::parse_json(sweep.scenario.file, root.dump(1));
+  hw::Document document = hw::parse_json(sweep.scenario.file, root.dump(1));
+  if (!sweep.search) return document;
+  // Plans that mean nothing any more go, and a search takes their place.
+  try {
+    scenario_from_json(document);
+    return document;
+  } catch (const InputError&) {
+    for_each_plan(root, [](nlohmann::json& holder) { holder.erase("plan"); });
+    return hw::parse_json(sweep.scenario.file, root.dump(1));
+  }
+}
+
+ModelShape model_at(const Sweep& sweep, const SweepPoint& point) {
+  nlohmann::json root = {{"model", sweep.scenario.root.at("model")}};
+  for (std::size_t i = 0; i < point.size(); ++i)
+    if (sweep.variations[i].path.starts_with("model.") && !point[i].is_null())
+      set_path(root, sweep.variations[i].path, point[i]);
+  const hw::Document document = hw::parse_json(sweep.scenario.file, root.dump());
+  ModelShape model;
+  ModelPart part{model};
+  read_custom(*hw::Value(document).find("model"), part, {});
+  return model;
+}
+
+std::string reason_of(const InputError& error) {
+  const std::string what = error.what();
+  const std::size_t pointer = what.find(": /");
+  return pointer == std::string::npos ? what : what.substr(pointer + 2);
 }
 
 nlohmann::ordered_json answer_at(const Sweep& sweep, const SweepPoint& point) {
@@ -301,11 +341,7 @@ nlohmann::ordered_json answer_at(const Sweep& sweep, const SweepPoint& point) {
   try {
     s = scenario_from_json(scenario_at(sweep, point));
   } catch (const InputError& e) {
-    // This point is no scenario: 100 experts in 8 groups. The text is ours, so its lines say
-    // nothing.
-    const std::string what = e.what();
-    const std::size_t pointer = what.find(": /");
-    return reason(pointer == std::string::npos ? what : what.substr(pointer + 2));
+    return reason(reason_of(e));  // this point is no scenario: 100 experts in 8 groups
   }
   const std::optional<std::size_t> phase = searched_phase(s);
   if (!phase) return reason("no phase to predict");
@@ -322,7 +358,7 @@ nlohmann::ordered_json answer_at(const Sweep& sweep, const SweepPoint& point) {
   const SearchResult found = search(s, step, {.keep = 1, .front_within = 1});
   if (found.best.empty()) return reason("no plan runs and fits");
   for (std::size_t i = 0; i < s.campaign.size(); ++i) {
-    if (i == *phase || s.campaign[i].gpu_hours > 0) continue;
+    if (i == *phase || s.campaign[i].gpu_hours > 0 || runs_its_own(s, s.campaign[i])) continue;
     const SearchResult other = search(s, step_shape(s.campaign[i]), {.keep = 1, .front_within = 1});
     if (!other.best.empty()) of_others[i] = other.best.front().plan;
   }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "hw-models/strict_json.h"
+#include "planner/model.h"
 
 namespace reckon::plan {
 
@@ -31,6 +32,7 @@ struct Sweep {
   std::vector<Variation> variations;
   bool one_at_a_time = false;  // each alone, the others as the scenario has them; else all together
   bool search = true;          // a plan for each point; else the scenario's own, with dp as it fits
+  std::vector<std::vector<nlohmann::json>> chosen;  // these points alone; empty: all of the grid
 };
 
 // One point: a value for each variation; null: as the scenario has it.
@@ -40,6 +42,13 @@ std::vector<SweepPoint> points(const Sweep& sweep);
 // The scenario of a point. Errors: InputError, also for a path that leads nowhere; whether the
 // result is a scenario is for scenario_from_json to say.
 hw::Document scenario_at(const Sweep& sweep, const SweepPoint& point);
+
+// The model of a point alone. Errors: InputError.
+ModelShape model_at(const Sweep& sweep, const SweepPoint& point);
+
+// What an error of a point's scenario says, without a place: the text is made, its lines say
+// nothing.
+std::string reason_of(const InputError& error);
 
 // The answer at one point, as JSON: "plan", "step_s", "gpu_hours", "days", "money",
 // "peak_memory_GiB", "mfu", "meets_budget"; or "reason" where there is none.

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include "planner/gnuplot.h"
 #include "planner/report.h"
 #include "planner/table.h"
 
@@ -19,27 +20,9 @@ using Answers = std::vector<nlohmann::ordered_json>;
 constexpr const char* kFigures[] = {"step_s", "gpu_hours",       "days",
                                     "money",  "peak_memory_GiB", "mfu"};
 
-std::string value_text(const nlohmann::json& v) {
-  if (v.is_null()) return "-";
-  return v.is_string() ? v.get<std::string>() : v.dump();
-}
-
 std::optional<double> figure(const nlohmann::ordered_json& answer, const char* key) {
   if (!answer.is_object() || !answer.contains(key)) return std::nullopt;
   return answer[key].get<double>();
-}
-
-// "cluster.fabric.nic" -> "nic"; in full where two paths end alike.
-std::vector<std::string> titles(const Sweep& sweep) {
-  std::vector<std::string> names;
-  for (const Variation& v : sweep.variations) {
-    const std::string last = v.path.substr(v.path.rfind('.') + 1);
-    const auto same = std::count_if(
-        sweep.variations.begin(), sweep.variations.end(),
-        [&](const Variation& o) { return o.path.substr(o.path.rfind('.') + 1) == last; });
-    names.push_back(same > 1 ? v.path : last);
-  }
-  return names;
 }
 
 const char* axis_title(const std::string& metric) {
@@ -61,6 +44,23 @@ std::string csv_word(const std::string& text) {
 }
 
 }  // namespace
+
+std::string value_text(const nlohmann::json& v) {
+  if (v.is_null()) return "-";
+  return v.is_string() ? v.get<std::string>() : v.dump();
+}
+
+std::vector<std::string> titles(const Sweep& sweep) {
+  std::vector<std::string> names;
+  for (const Variation& v : sweep.variations) {
+    const std::string last = v.path.substr(v.path.rfind('.') + 1);
+    const auto same = std::count_if(
+        sweep.variations.begin(), sweep.variations.end(),
+        [&](const Variation& o) { return o.path.substr(o.path.rfind('.') + 1) == last; });
+    names.push_back(same > 1 ? v.path : last);
+  }
+  return names;
+}
 
 std::string sweep_table(const Sweep& sweep, const Answers& answers) {
   Table t;
@@ -178,12 +178,6 @@ std::string sweep_chart(const Sweep& sweep, const Answers& answers, const std::s
       series[line[i]] += fmt::format("{} {}\n", at, *y);
   }
 
-  const auto escaped = [](std::string text) {
-    std::replace(text.begin(), text.end(), '"', '\'');
-    std::replace(text.begin(), text.end(), '\n', ' ');
-    std::replace(text.begin(), text.end(), '\\', '/');
-    return text;
-  };
   std::string script = fmt::format(
       "set terminal svg size 900,540 font \"sans,14\" background \"white\"\n"
       "set output \"{}\"\n"
@@ -191,31 +185,31 @@ std::string sweep_chart(const Sweep& sweep, const Answers& answers, const std::s
       "set termoption noenhanced\n"
       "set grid ytics\nset key outside below\nset yrange [0:*]\nset ylabel \"{}\"\n"
       "set format y \"%.3s%c\"\nset boxwidth 0.7\n",
-      escaped(file), axis_title(metric));
+      gnuplot_text(file), axis_title(metric));
   if (!sweep.one_at_a_time) {
     const std::string& some = x.front();  // "25 GB/s": the unit is the axis's
     const std::size_t space = numeric ? some.find(' ') : std::string::npos;
-    script +=
-        fmt::format("set xlabel \"{}{}\"\n", escaped(sweep.variations[0].path),
-                    space == std::string::npos ? "" : " (" + escaped(some.substr(space + 1)) + ")");
+    script += fmt::format(
+        "set xlabel \"{}{}\"\n", gnuplot_text(sweep.variations[0].path),
+        space == std::string::npos ? "" : " (" + gnuplot_text(some.substr(space + 1)) + ")");
   }
   if (numeric && least > 0 && most / least >= 8) script += "set logscale x 2\n";
   if (!numeric) {
     script += "set xtics rotate by -30 (";
     for (std::size_t i = 0; i < places.size(); ++i)
-      script += fmt::format("{}\"{}\" {}", i > 0 ? ", " : "", escaped(places[i]), i);
+      script += fmt::format("{}\"{}\" {}", i > 0 ? ", " : "", gnuplot_text(places[i]), i);
     script += fmt::format(")\nset xrange [-0.6:{}]\n", static_cast<double>(places.size()) - 0.4);
   }
   for (std::size_t i = 0; i < order.size(); ++i)
     script += fmt::format("$d{} << END_OF_DATA\n{}END_OF_DATA\n", i, series[order[i]]);
   script += "plot ";
   for (std::size_t i = 0; i < order.size(); ++i)
-    script +=
-        fmt::format("{}$d{} with {} {}", i > 0 ? ", \\\n  " : "", i,
-                    numeric             ? "linespoints lw 2 pt 7"
-                    : order.size() == 1 ? "boxes lc 3 fs solid 0.7"
-                                        : "points pt 7",
-                    order[i].empty() ? "notitle" : fmt::format("title \"{}\"", escaped(order[i])));
+    script += fmt::format(
+        "{}$d{} with {} {}", i > 0 ? ", \\\n  " : "", i,
+        numeric             ? "linespoints lw 2 pt 7"
+        : order.size() == 1 ? "boxes lc 3 fs solid 0.7"
+                            : "points pt 7",
+        order[i].empty() ? "notitle" : fmt::format("title \"{}\"", gnuplot_text(order[i])));
   return script + "\n";
 }
 

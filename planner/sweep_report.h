@@ -8,6 +8,10 @@
 
 namespace reckon::plan {
 
+// "nic" for "cluster.fabric.nic"; in full where two paths end alike. One a variation.
+std::vector<std::string> titles(const Sweep& sweep);
+std::string value_text(const nlohmann::json& value);
+
 std::string sweep_table(const Sweep& sweep, const std::vector<nlohmann::ordered_json>& answers);
 std::string sweep_csv(const Sweep& sweep, const std::vector<nlohmann::ordered_json>& answers);
 nlohmann::ordered_json sweep_json(const Sweep& sweep,

@@ -44,7 +44,7 @@ bool is_index(const std::string& key) {
 
 bool may_be_a_fraction(const std::string& key) {
   for (const char* known :
-       {"price_per_gpu_hour", "spread", "route_scale", "init_std", "lr", "min_lr"})
+       {"price_per_gpu_hour", "spread", "route_scale", "init_std", "lr", "min_lr", "within"})
     if (key == known) return true;
   return false;
 }
@@ -106,6 +106,7 @@ std::vector<Mutant> mutants(const ordered_json& scenario) {
     }
     for (const std::string& wrong :
          {key + "s", key + "_", key.substr(1), "x_" + key, std::string(key).replace(0, 1, "Z")}) {
+      if (parent.contains(wrong)) continue;  // etp as tp: would take the place of tp
       ordered_json renamed = ordered_json::object();
       for (const auto& [k, v] : parent.items()) renamed[k == key ? wrong : k] = v;
       ordered_json j = scenario;

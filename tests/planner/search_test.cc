@@ -98,7 +98,7 @@ std::vector<Found> brute_force(const Case& c) {
   Tally rejected;
   Predictor predictor(c.scenario.model, c.scenario.cluster, c.scenario.stack);
   std::vector<Found> all;
-  for (const Choice& choice : space.legal(rejected)) {
+  for (const Candidate& choice : space.legal(rejected)) {
     const Plan plan = space.plan(choice);
     const Prediction p = predictor.predict(plan, c.step);
     if (p.memory.peak <= c.scenario.cluster.gpu.memory - c.scenario.constraints.memory_margin)
@@ -170,7 +170,7 @@ TEST_CASE("the bound is below the simulated step of every plan, and not idle") {
     Predictor predictor(c.scenario.model, c.scenario.cluster, c.scenario.stack);
     double ratios = 0;
     const auto legal = space.legal(rejected);
-    for (const Choice& choice : legal) {
+    for (const Candidate& choice : legal) {
       const Plan plan = space.plan(choice);
       const Seconds step = predictor.step(plan, c.step), least = bound.of(plan, c.step);
       INFO(describe(plan));
@@ -226,7 +226,7 @@ TEST_CASE("every candidate that the walk calls legal is, and what it drops is no
     const Candidates space(c.scenario, c.step);
     Tally rejected;
     std::int64_t count = 0, last = -1;
-    for (const Choice& choice : space.legal(rejected)) {
+    for (const Candidate& choice : space.legal(rejected)) {
       const Plan p = space.plan(choice);
       const auto why =
           why_illegal(c.scenario.model, c.scenario.cluster, c.scenario.stack, p, c.step);
