@@ -26,6 +26,7 @@ struct PlanOptions {
   std::string scenario;
   std::string output;  // file for the best plan; empty: none
   int keep = 10;       // plans to show
+  std::string report;  // page to write; empty: none
 };
 int plan_command(const PlanOptions& options, const CommonOptions& common);
 
@@ -36,6 +37,7 @@ struct SimulateOptions {
   std::string trace;                // file to write; empty: none
   std::string fidelity = "folded";  // or "cluster": every rank, with the scenario's disturbances
   std::uint64_t seed = 1;
+  std::string report;  // page to write; empty: none
 };
 int simulate_command(const SimulateOptions& options, const CommonOptions& common);
 
@@ -90,7 +92,8 @@ int sweep_command(const SweepCommandOptions& options, const CommonOptions& commo
 struct BacktestCommandOptions {
   std::string runs;
   bool cross_validate = false, fit = false, all_hardware = false;  // see BacktestOptions
-  bool rows = false;  // print every row, not only the summaries
+  bool rows = false;     // print every row, not only the summaries
+  std::string evidence;  // file of the cross-validated errors that reports quote; empty: none
 };
 int backtest_command(const BacktestCommandOptions& options, const CommonOptions& common);
 

@@ -154,6 +154,20 @@ std::string to_text(const NearestPlan& n, Seconds given, const hw::Stack& stack)
                     n.fits ? "" : ", WHICH DOES NOT FIT", stack.name));
 }
 
+// The scenario's recipe, with paths that hold in any folder: the scenario is copied into the job's.
+std::optional<Training> training_of(const Scenario& s, const std::string& scenario) {
+  std::optional<Training> t = s.training;
+  if (!t) return t;
+  namespace fs = std::filesystem;
+  const auto whole = [&](std::string& path) {
+    if (!path.empty())
+      path = fs::absolute(fs::path(scenario).parent_path() / path).lexically_normal().string();
+  };
+  for (std::string& path : t->data) whole(path);
+  whole(t->checkpoints);
+  return t;
+}
+
 }  // namespace
 
 int launch_command(const LaunchCommandOptions& options, const CommonOptions& common) {
@@ -166,7 +180,8 @@ int launch_command(const LaunchCommandOptions& options, const CommonOptions& com
           .stack = s.stack,
           .step = step_shape(s.campaign[phase]),
           .steps = length(s.campaign[phase]).steps,
-          .plan = plan_of(s, options, phase)};
+          .plan = plan_of(s, options, phase),
+          .training = training_of(s, options.scenario)};
   const auto print_json = [](const ordered_json& j) { fmt::print("{}\n", j.dump(2)); };
 
   if (const auto no = why_illegal(job.model, job.cluster, job.stack, job.plan, job.step)) {
@@ -248,9 +263,16 @@ int launch_command(const LaunchCommandOptions& options, const CommonOptions& com
   if (reason != nullptr)
     fmt::print("{} can't run the plan as given: {}{}\n{}\n", title(choice.target), reason,
                detail.empty() ? "" : " (" + detail + ")", to_text(*nearest, given_step, job.stack));
+  const bool no_data =
+      choice.target.framework == Framework::Native && (!job.training || job.training->data.empty());
   fmt::print("{} on {} GPUs, {}\n", describe(job.plan), world_size(job.plan), title(choice.target));
   for (const OutputFile& f : files)
     fmt::print("  {}\n", (std::filesystem::path(options.output) / f.name).string());
+  if (no_data)
+    fmt::print("{}",
+               wrapped("The scenario names no data to train on; put it at /training/data of the "
+                       "job's scenario.json (`reckon data` makes it from text).",
+                       0));
   return kDone;
 }
 

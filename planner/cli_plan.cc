@@ -7,6 +7,7 @@
 #include "planner/interrupt.h"
 #include "planner/plan_json.h"
 #include "planner/plan_report.h"
+#include "planner/report_page.h"
 #include "planner/scenario_json.h"
 #include "planner/search_progress.h"
 #include "sim/input_error.h"
@@ -33,9 +34,29 @@ std::vector<std::optional<Plan>> plans_of_other_phases(const Scenario& s, std::s
   return plans;
 }
 
+// The report, with the figures of the first plan.
+std::string page_of(const PlanAnswer& a, const Scenario& s, Predictor& predictor) {
+  const StepShape step = step_shape(s.campaign[a.phase]);
+  PageContent page{.command = "plan",
+                   .title = s.name,
+                   .headline = headline(s, step),
+                   .verdict = verdict_sentence(a, s),
+                   .answer = to_json(a, s)};
+  if (s.budget.gpu_hours || s.budget.days || s.budget.money || a.plans.empty())
+    page.meets = a.meets(s.budget);
+  if (!a.plans.empty()) {
+    const Plan& best = a.plans.front().plan;
+    const Predictor::Run run = predictor.run(best, step);
+    page.figures = step_figures(
+        {.scenario = s, .plan = best, .step = step, .run = run, .predictor = predictor});
+  }
+  return report_page(page);
+}
+
 }  // namespace
 
 int plan_command(const PlanOptions& options, const CommonOptions& common) {
+  if (!options.report.empty()) require_page_library();
   const Scenario s = read_scenario(options.scenario);
   const std::optional<std::size_t> phase = searched_phase(s);
   if (!phase)
@@ -81,6 +102,7 @@ int plan_command(const PlanOptions& options, const CommonOptions& common) {
     fmt::print(stderr, "reckon: no plan found; {} is not written\n", options.output);
   }
 
+  if (!options.report.empty()) write_file(options.report, page_of(answer, s, predictor));
   if (common.json)
     fmt::print("{}\n", to_json(answer, s).dump(2));
   else

@@ -11,6 +11,7 @@
 #include "planner/file.h"
 #include "planner/plan_json.h"
 #include "planner/report.h"
+#include "planner/report_page.h"
 #include "planner/scenario_json.h"
 #include "planner/table.h"
 #include "sim/folded_timeline.h"
@@ -18,8 +19,27 @@
 #include "sim/trace.h"
 
 namespace reckon::plan {
+namespace {
+
+// One sentence for the head of a report. `bill`: of the whole campaign; null: not known.
+std::string verdict_of(const StepAnswer& a, const Bill* bill, const Scenario& s) {
+  const std::string step =
+      fmt::format("A step takes {}, {} of {} a GPU.", duration(a.prediction.step),
+                  gibibytes(a.prediction.memory.peak), gibibytes(a.memory_limit));
+  if (!fits(a)) return "The plan does not fit in memory. " + step;
+  if (bill == nullptr) return step;
+  const Verdict v = verdict(*bill, s.budget);
+  return fmt::format("{}{} The campaign takes {} GPU-hours, {} days.",
+                     v.lines.empty() ? ""
+                     : v.meets       ? "The budget is met. "
+                                     : "The budget is not met. ",
+                     step, grouped(bill->gpu_hours), days_text(bill->days));
+}
+
+}  // namespace
 
 int simulate_command(const SimulateOptions& options, const CommonOptions& common) {
+  if (!options.report.empty()) require_page_library();
   const Scenario s = read_scenario(options.scenario);
   const Choice choice{.scenario = options.scenario, .plan = options.plan, .phase = options.phase};
   const std::size_t phase = chosen_phase(s, choice);
@@ -27,16 +47,24 @@ int simulate_command(const SimulateOptions& options, const CommonOptions& common
   const StepShape step = step_shape(s.campaign[phase]);
 
   if (const auto no = why_illegal(s.model, s.cluster, s.stack, plan, step)) {
+    const ordered_json out = {{"scenario", s.name},
+                              {"plan", plan_to_json(plan)},
+                              {"feasible", false},
+                              {"reason", no->why},
+                              {"detail", no->detail}};
+    const std::string refusal = fmt::format("The plan can't run: {}{}", no->why,
+                                            no->detail.empty() ? "" : " (" + no->detail + ")");
+    if (!options.report.empty())
+      write_file(options.report, report_page({.command = "simulate",
+                                              .title = s.name,
+                                              .headline = headline(s, step),
+                                              .meets = false,
+                                              .verdict = refusal + ". " + describe(plan),
+                                              .answer = out}));
     if (common.json)
-      fmt::print("{}\n", ordered_json{{"scenario", s.name},
-                                      {"plan", plan_to_json(plan)},
-                                      {"feasible", false},
-                                      {"reason", no->why},
-                                      {"detail", no->detail}}
-                             .dump(2));
+      fmt::print("{}\n", out.dump(2));
     else
-      fmt::print("{}\n{}\n\nThe plan can't run: {}{}\n", headline(s, step), describe(plan), no->why,
-                 no->detail.empty() ? "" : " (" + no->detail + ")");
+      fmt::print("{}\n{}\n\n{}\n", headline(s, step), describe(plan), refusal);
     return kInfeasible;
   }
 
@@ -77,8 +105,9 @@ int simulate_command(const SimulateOptions& options, const CommonOptions& common
   const Bill* campaign = std::get_if<Bill>(&bill);
   const bool whole = campaign != nullptr && unplanned.empty();
 
-  if (common.json) {
-    ordered_json out = {{"scenario", s.name}, {"phase", s.campaign[phase].name}};
+  ordered_json out;
+  if (common.json || !options.report.empty()) {
+    out = {{"scenario", s.name}, {"phase", s.campaign[phase].name}};
     out.update(to_json(answer));
     out["feasible"] = fits(answer);
     if (cluster) out["cluster"] = to_json(*cluster);
@@ -91,6 +120,27 @@ int simulate_command(const SimulateOptions& options, const CommonOptions& common
       out["campaign"] = nullptr;
       out["campaign_reason"] = fmt::format("phase {}: {} {}", no.phase, no.why.why, no.why.detail);
     }
+  }
+  if (!options.report.empty()) {
+    std::optional<bool> meets;
+    if (!fits(answer))
+      meets = false;
+    else if (whole && !verdict(*campaign, s.budget).lines.empty())
+      meets = verdict(*campaign, s.budget).meets;
+    write_file(options.report,
+               report_page({.command = "simulate",
+                            .title = s.name,
+                            .headline = headline(s, step),
+                            .meets = meets,
+                            .verdict = verdict_of(answer, whole ? campaign : nullptr, s),
+                            .answer = out,
+                            .figures = step_figures({.scenario = s,
+                                                     .plan = plan,
+                                                     .step = step,
+                                                     .run = run,
+                                                     .predictor = predictor})}));
+  }
+  if (common.json) {
     fmt::print("{}\n", out.dump(2));
     return fits(answer) ? kDone : kInfeasible;
   }

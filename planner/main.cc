@@ -67,6 +67,8 @@ int run(int argc, char** argv) {
   plan_app->add_option("--keep", plan.keep, "How many plans to show")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  plan_app->add_option("--report", plan.report,
+                       "Write the answer to this file as one HTML page with figures");
   plan_app->callback([&] { chosen = [&] { return plan_command(plan, common); }; });
 
   SimulateOptions simulate;
@@ -85,6 +87,8 @@ int run(int argc, char** argv) {
       ->check(CLI::IsMember({"folded", "cluster"}))
       ->capture_default_str();
   simulate_app->add_option("--seed", simulate.seed, "Of the disturbances")->capture_default_str();
+  simulate_app->add_option("--report", simulate.report,
+                           "Write the answer to this file as one HTML page with figures");
   simulate_app->callback([&] { chosen = [&] { return simulate_command(simulate, common); }; });
 
   ExplainOptions explain;
@@ -136,6 +140,8 @@ int run(int argc, char** argv) {
       "--all-hardware", backtest.all_hardware,
       "Sum up runs of any GPU and tier, not only A and B on A100, H800, H100, H200");
   backtest_app->add_flag("--rows", backtest.rows, "Print every row");
+  backtest_app->add_option("--evidence", backtest.evidence,
+                           "Write the cross-validated errors to this file, as reports quote them");
   backtest_app->callback([&] { chosen = [&] { return backtest_command(backtest, common); }; });
 
   SweepCommandOptions sweep;

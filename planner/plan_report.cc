@@ -57,45 +57,9 @@ ordered_json statistics_json(const SearchStatistics& t) {
 }
 
 std::string verdict_text(const PlanAnswer& a, const Scenario& s) {
-  if (a.plans.empty() && a.interrupted)
-    return "Verdict: interrupted before any plan was simulated.\n";
-  if (a.plans.empty())
-    return wrapped("Verdict: no plan of this search space can run; the reasons are tallied below.",
-                   0);
-  const PlanRow& best = a.plans.front();
-  const Bill* bill = bill_of(best);
-  if (bill == nullptr) {
-    const NoBill& no = std::get<NoBill>(best.bill);
-    if (a.interrupted)
-      return wrapped(
-          fmt::format("Verdict: interrupted before phase \"{}\" had a plan, so there is no "
-                      "bill. Best step so far: {}.",
-                      no.phase, duration(best.prediction.step)),
-          0);
-    return wrapped(fmt::format("Verdict: no bill. Phase \"{}\" can't run: {} ({}).", no.phase,
-                               no.why.why, no.why.detail),
-                   0);
-  }
-  const std::string needs = fmt::format(
-      "{} GPU-hours, {} days on {} GPUs{}", grouped(bill->gpu_hours), days_text(bill->days),
-      grouped(s.cluster.gpus),
-      bill->money ? fmt::format(", {} {}", grouped(*bill->money), s.cluster.currency) : "");
-  if (!has_budget(s))
-    return wrapped(fmt::format("Verdict: no budget is given; the fastest plan takes {}.", needs),
-                   0);
-
-  std::string out;
-  const auto meeting = std::count_if(a.plans.begin(), a.plans.end(),
-                                     [&](const PlanRow& r) { return r.meets(s.budget); });
-  if (meeting > 0)
-    out =
-        wrapped(fmt::format("Verdict: THE BUDGET IS MET, by {} of the {} plans below. The fastest "
-                            "takes {}.",
-                            meeting, a.plans.size(), needs),
-                0);
-  else
-    out =
-        wrapped(fmt::format("Verdict: NO PLAN MEETS THE BUDGET. The fastest takes {}.", needs), 0);
+  std::string out = wrapped("Verdict: " + verdict_sentence(a, s), 0);
+  const Bill* bill = a.plans.empty() ? nullptr : bill_of(a.plans.front());
+  if (bill == nullptr || !has_budget(s)) return out;
   out += to_text(verdict(*bill, s.budget), s.cluster.currency);
 
   if (!a.what_ifs.empty()) {
@@ -202,6 +166,35 @@ bool PlanRow::meets(const Budget& budget) const {
 
 bool PlanAnswer::meets(const Budget& budget) const {
   return std::any_of(plans.begin(), plans.end(), [&](const PlanRow& r) { return r.meets(budget); });
+}
+
+std::string verdict_sentence(const PlanAnswer& a, const Scenario& s) {
+  if (a.plans.empty() && a.interrupted) return "interrupted before any plan was simulated.";
+  if (a.plans.empty())
+    return "no plan of this search space can run; the reasons are tallied below.";
+  const PlanRow& best = a.plans.front();
+  const Bill* bill = bill_of(best);
+  if (bill == nullptr) {
+    const NoBill& no = std::get<NoBill>(best.bill);
+    if (a.interrupted)
+      return fmt::format(
+          "interrupted before phase \"{}\" had a plan, so there is no bill. Best "
+          "step so far: {}.",
+          no.phase, duration(best.prediction.step));
+    return fmt::format("no bill. Phase \"{}\" can't run: {} ({}).", no.phase, no.why.why,
+                       no.why.detail);
+  }
+  const std::string needs = fmt::format(
+      "{} GPU-hours, {} days on {} GPUs{}", grouped(bill->gpu_hours), days_text(bill->days),
+      grouped(s.cluster.gpus),
+      bill->money ? fmt::format(", {} {}", grouped(*bill->money), s.cluster.currency) : "");
+  if (!has_budget(s)) return fmt::format("no budget is given; the fastest plan takes {}.", needs);
+  const auto meeting = std::count_if(a.plans.begin(), a.plans.end(),
+                                     [&](const PlanRow& r) { return r.meets(s.budget); });
+  if (meeting > 0)
+    return fmt::format("THE BUDGET IS MET, by {} of the {} plans below. The fastest takes {}.",
+                       meeting, a.plans.size(), needs);
+  return fmt::format("NO PLAN MEETS THE BUDGET. The fastest takes {}.", needs);
 }
 
 ordered_json to_json(const PlanAnswer& a, const Scenario& s) {

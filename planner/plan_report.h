@@ -36,6 +36,9 @@ struct PlanAnswer {
   bool meets(const Budget& budget) const;  // some plan does
 };
 
+// The verdict in one or two sentences, for the head of a report.
+std::string verdict_sentence(const PlanAnswer& a, const Scenario& s);
+
 ordered_json to_json(const PlanAnswer& a, const Scenario& s);
 std::string to_text(const PlanAnswer& a, const Scenario& s);
 

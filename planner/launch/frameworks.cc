@@ -158,6 +158,7 @@ Program native_program(const Job& job) {
                  .seq = job.step.seq,
                  .global_batch = job.step.global_batch,
                  .steps = job.steps}};
+  s.training = job.training;
   p.files.push_back({"scenario.json", scenario_to_json(s).dump(2) + "\n"});
   return p;
 }

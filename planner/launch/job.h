@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ struct Job {
   StepShape step;
   std::int64_t steps = 0;  // of the whole phase
   Plan plan;
+  std::optional<Training> training;  // of the bundled trainer; its paths are whole
 
   Question question() const { return {model, cluster, stack, plan, step}; }
   std::int64_t micro_batches() const {
