@@ -1,15 +1,23 @@
 // `reckon plan`: search the plans of a scenario, price the campaign with each, judge the budget.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <thread>
+
 #include "planner/bill.h"
 #include "planner/cli.h"
+#include "planner/disturbances.h"
 #include "planner/file.h"
 #include "planner/interrupt.h"
 #include "planner/plan_json.h"
 #include "planner/plan_report.h"
 #include "planner/report_page.h"
 #include "planner/scenario_json.h"
+#include "planner/search.h"
 #include "planner/search_progress.h"
+#include "sim/cluster.h"
 #include "sim/input_error.h"
 
 namespace reckon::plan {
@@ -53,6 +61,31 @@ std::string page_of(const PlanAnswer& a, const Scenario& s, Predictor& predictor
   return report_page(page);
 }
 
+struct Finalist {
+  PlanRow* row = nullptr;
+  sim::Disturbances disturbances;
+};
+
+// Fills in the finalists' steps on every rank, disturbed.
+void disturb(const std::vector<Finalist>& finalists, const Scenario& s, const StepShape& step,
+             int threads) {
+  std::atomic<std::size_t> next{0};
+  const auto work = [&] {
+    Predictor predictor(s.model, s.cluster, s.stack);
+    for (std::size_t i = next++; i < finalists.size(); i = next++) {
+      PlanRow& row = *finalists[i].row;
+      const Predictor::Run run = predictor.run(row.plan, step);
+      const sim::ClusterRun cluster =
+          run_cluster(run.program, predictor.times(), finalists[i].disturbances);
+      row.disturbed = sim::seconds(cluster.end) + run.prediction.phases.host;
+    }
+  };
+  std::vector<std::thread> pool;
+  for (int i = 1; i < threads; ++i) pool.emplace_back(work);
+  work();
+  for (std::thread& t : pool) t.join();
+}
+
 }  // namespace
 
 int plan_command(const PlanOptions& options, const CommonOptions& common) {
@@ -90,6 +123,19 @@ int plan_command(const PlanOptions& options, const CommonOptions& common) {
   if (given) {
     answer.published_refused = why_illegal(s.model, s.cluster, s.stack, *given, step);
     if (!answer.published_refused) answer.published = row(*given, predictor.predict(*given, step));
+  }
+  if (s.disturbances && !stop.load()) {
+    const std::string folder = std::filesystem::path(options.scenario).parent_path().string();
+    std::vector<Finalist> finalists;
+    const auto add = [&](PlanRow& r) {
+      finalists.push_back({&r, disturbances(s, r.plan, folder, sim::Disturbances{}.seed)});
+    };
+    for (PlanRow& r : answer.plans) add(r);
+    if (answer.published) add(*answer.published);
+    disturb(finalists, s, step, threads);
+    std::stable_sort(
+        answer.plans.begin(), answer.plans.end(),
+        [](const PlanRow& a, const PlanRow& b) { return *a.disturbed < *b.disturbed; });
   }
   if (!answer.plans.empty()) {
     const PlanRow& best = answer.plans.front();

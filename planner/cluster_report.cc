@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 
 #include "planner/table.h"
@@ -11,6 +12,10 @@ namespace reckon::plan {
 
 namespace {
 
+constexpr sim::SimTime sim::RoleTime::*kParts[] = {
+    &sim::RoleTime::f,    &sim::RoleTime::b,         &sim::RoleTime::w,
+    &sim::RoleTime::bw,   &sim::RoleTime::fb,        &sim::RoleTime::wait,
+    &sim::RoleTime::idle, &sim::RoleTime::gradients, &sim::RoleTime::tail};
 constexpr std::size_t kShown = 8;  // ops and GPUs of the critical path
 
 Distribution distribution(std::vector<sim::SimTime> values) {
@@ -40,6 +45,31 @@ const char* name(const sim::PathStep& p) {
     case sim::PathStep::Kind::Sync: return "gradient reductions";
   }
   return "?";
+}
+
+Phases phases_of(const sim::RoleTime& t) {
+  return {.f = sim::seconds(t.f),
+          .b = sim::seconds(t.b + t.bw),
+          .w = sim::seconds(t.w),
+          .fb = sim::seconds(t.fb),
+          .bubble = sim::seconds(t.wait + t.idle),
+          .gradients = sim::seconds(t.gradients),
+          .optimizer = sim::seconds(t.tail)};
+}
+
+struct PhaseRow {
+  const char* key;
+  Seconds time;
+};
+
+std::array<PhaseRow, 7> phase_rows(const Phases& p) {
+  return {{{"F", p.f},
+           {"B", p.b},
+           {"W", p.w},
+           {"FB", p.fb},
+           {"bubble", p.bubble},
+           {"optimizer", p.gradients + p.optimizer},
+           {"host", p.host}}};
 }
 
 // Largest first; equal ones by name.
@@ -74,13 +104,19 @@ ClusterAnswer cluster_answer(const Predictor::Run& run, Predictor& predictor, co
                   .load_reference = disturbances.load.any() ? disturbances.load.reference : 1,
                   .slowest_gpu = gpu_of_rank(plan, cluster.slowest)};
   std::vector<sim::SimTime> passes, waiting, gradients;
+  sim::RoleTime sum;
   for (const auto& role : cluster.ranks)
     for (const sim::RoleTime& t : role) {
+      for (const auto part : kParts) sum.*part += t.*part;
       passes.push_back(t.f + t.b + t.w + t.bw + t.fb);
       waiting.push_back(t.wait + t.idle);
       gradients.push_back(t.gradients);
     }
   a.ranks = static_cast<int>(passes.size());
+  for (const auto part : kParts) (sum.*part).ps /= a.ranks;
+  a.phases = phases_of(sum);
+  a.first_phases = phases_of(cluster.ranks[0][0]);
+  a.phases.host = a.first_phases.host = host;
   a.passes = distribution(passes);
   a.waiting = distribution(waiting);
   a.gradients = distribution(gradients);
@@ -108,10 +144,17 @@ ClusterAnswer cluster_answer(const Predictor::Run& run, Predictor& predictor, co
 ordered_json to_json(const ClusterAnswer& a) {
   ordered_json causes = ordered_json::array();
   for (const auto& c : a.causes) causes.push_back({{"name", c.name}, {"cost_s", c.cost.si}});
+  const auto phases = [](const Phases& p) {
+    ordered_json out = ordered_json::object();
+    for (const PhaseRow& r : phase_rows(p)) out[r.key] = r.time.si;
+    return out;
+  };
   return {{"seed", a.seed},
           {"ranks", a.ranks},
           {"step_s", a.step.si},
           {"undisturbed_step_s", a.undisturbed.si},
+          {"phases_s", phases(a.phases)},
+          {"rank_0_phases_s", phases(a.first_phases)},
           {"disturbances", causes},
           {"passes", to_json(a.passes)},
           {"waiting", to_json(a.waiting)},
@@ -139,6 +182,13 @@ std::string to_text(const ClusterAnswer& a) {
         fmt::format("The undisturbed step counts every group's busiest rank at {:.2f} times "
                     "the mean tokens, as the software stack says.",
                     a.load_reference));
+
+  Table phases{.columns = {{"phases", Align::Left}, {"GPU 0"}, {"mean rank"}}};
+  const auto first = phase_rows(a.first_phases), mean = phase_rows(a.phases);
+  for (std::size_t i = 0; i < mean.size(); ++i)
+    if (first[i].time.si > 0 || mean[i].time.si > 0)
+      phases.rows.push_back({first[i].key, duration(first[i].time), duration(mean[i].time)});
+  out += "\n" + text(phases);
 
   Table ranks{.columns = {{fmt::format("{} ranks", grouped(a.ranks)), Align::Left},
                           {"least"},

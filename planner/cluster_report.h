@@ -20,6 +20,7 @@ struct ClusterAnswer {
   std::uint64_t seed = 1;
   Seconds step, undisturbed;  // host work of the step included
   int ranks = 0;
+  Phases phases, first_phases;              // mean over all ranks, and of GPU 0
   Distribution passes, waiting, gradients;  // of a rank: in passes, waiting for others or idle, in
                                             // reductions that nothing hides
   struct Cause {

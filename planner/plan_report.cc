@@ -26,6 +26,7 @@ ordered_json row_json(const PlanRow& r, const Scenario& s) {
   return {{"name", describe(r.plan)},
           {"plan", plan_to_json(r.plan)},
           {"step_s", r.prediction.step.si},
+          {"disturbed_step_s", r.disturbed ? ordered_json(r.disturbed->si) : nullptr},
           {"gpu_hours", or_null([](const Bill& b) { return b.gpu_hours; })},
           {"days", or_null([](const Bill& b) { return b.days; })},
           {"cost", bill != nullptr && bill->money ? ordered_json(*bill->money) : nullptr},
@@ -74,16 +75,23 @@ std::string verdict_text(const PlanAnswer& a, const Scenario& s) {
 }
 
 std::string plans_text(const PlanAnswer& a, const Scenario& s) {
-  Table t{.columns = {{""}, {"plan", Align::Left}, {"step"}, {"GPU-hours"}, {"days"}}};
+  Table t{.columns = {{""}, {"plan", Align::Left}, {"step"}}};
+  const auto is_disturbed = [](const PlanRow& r) { return r.disturbed.has_value(); };
+  const bool disturbed = std::any_of(a.plans.begin(), a.plans.end(), is_disturbed) ||
+                         (a.published && is_disturbed(*a.published));
+  if (disturbed) t.columns.push_back({"disturbed"});
+  t.columns.push_back({"GPU-hours"});
+  t.columns.push_back({"days"});
   const bool money = s.cluster.price_per_gpu_hour > 0;
   if (money) t.columns.push_back({s.cluster.currency});
   t.columns.push_back({"memory"});
   t.columns.push_back({has_budget(s) ? "budget" : "", Align::Left});
   const auto add = [&](const std::string& label, const PlanRow& r) {
     const Bill* b = bill_of(r);
-    std::vector<std::string> row = {label, describe(r.plan), duration(r.prediction.step),
-                                    b != nullptr ? grouped(b->gpu_hours) : "",
-                                    b != nullptr ? days_text(b->days) : ""};
+    std::vector<std::string> row = {label, describe(r.plan), duration(r.prediction.step)};
+    if (disturbed) row.push_back(r.disturbed ? duration(*r.disturbed) : "");
+    row.push_back(b != nullptr ? grouped(b->gpu_hours) : "");
+    row.push_back(b != nullptr ? days_text(b->days) : "");
     if (money) row.push_back(b != nullptr && b->money ? grouped(*b->money) : "");
     row.push_back(gibibytes(r.prediction.memory.peak));
     row.push_back(!r.fits             ? "does not fit in memory"
@@ -95,6 +103,10 @@ std::string plans_text(const PlanAnswer& a, const Scenario& s) {
   for (std::size_t i = 0; i < a.plans.size(); ++i) add(fmt::format("{}", i + 1), a.plans[i]);
   if (a.published) add("given", *a.published);
   std::string out = text(t);
+  if (disturbed)
+    out += wrapped(
+        "disturbed: every rank simulated with the scenario's disturbances (`simulate --fidelity "
+        "cluster`); plans are in its order. Bills and budget are those of the undisturbed step.");
   if (a.published_refused)
     out += fmt::format("  The given plan can't run: {} ({})\n", a.published_refused->why,
                        a.published_refused->detail);

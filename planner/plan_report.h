@@ -18,13 +18,16 @@ struct PlanRow {
   Prediction prediction;
   std::variant<Bill, NoBill> bill;
   bool fits = true;  // in memory, with the margin
+  // In the cluster engine, on every rank, with the scenario's disturbances; nothing where it states
+  // none, as the step is then prediction.step.
+  std::optional<Seconds> disturbed;
 
   bool meets(const Budget& budget) const;
 };
 
 struct PlanAnswer {
   std::size_t phase = 0;        // of the campaign, that was searched
-  std::vector<PlanRow> plans;   // fastest first
+  std::vector<PlanRow> plans;   // fastest first; with disturbances, under them
   std::vector<PlanRow> pareto;  // step time against memory
   std::optional<PlanRow> published;
   std::optional<Infeasible> published_refused;  // why the published plan can't run

@@ -5,6 +5,7 @@
 
 #include "hw-models/cost.h"
 #include "planner/schedule.h"
+#include "planner/stragglers.h"
 
 namespace reckon::plan {
 
@@ -55,11 +56,18 @@ Schedule schedule_of(const Plan& plan, const StepShape& step) {
   return make_schedule(plan.schedule, plan.pp, plan.vpp, micro_batches);
 }
 
+// What no engine has: the host's work between steps, and ranks that are interrupted.
+Seconds between_steps(const Plan& plan, const hw::Stack& stack, Seconds end) {
+  const Seconds alone = end + stack.host_per_step;
+  return stack.host_per_step + straggler_wait(stack.name, plan, alone);
+}
+
 }  // namespace
 
 Seconds Predictor::step(const Plan& plan, const StepShape& step) {
   sim::run_folded(lowering_.lower_in_place(plan, step), times_, scratch_);
-  return sim::seconds(scratch_.end) + stack_.host_per_step;
+  const Seconds end = sim::seconds(scratch_.end);
+  return end + between_steps(plan, stack_, end);
 }
 
 Predictor::Run Predictor::run(const Plan& plan, const StepShape& step) {
@@ -68,10 +76,12 @@ Predictor::Run Predictor::run(const Plan& plan, const StepShape& step) {
   run.program = lowering_.lower(plan, step, schedule);
   run.folded = sim::run_folded(run.program, times_);
   Prediction& p = run.prediction;
-  p.step = sim::seconds(run.folded.end) + stack_.host_per_step;
+  const Seconds end = sim::seconds(run.folded.end);
+  const Seconds host = between_steps(plan, stack_, end);
+  p.step = end + host;
   p.phases = mean_phases(run.program, run.folded);
   p.first_phases = phases_of(run.folded.roles.front());
-  p.phases.host = p.first_phases.host = stack_.host_per_step;
+  p.phases.host = p.first_phases.host = host;
   p.memory = memory_use(model_, plan, stack_, step, schedule);
   const double tokens = static_cast<double>(step.global_batch) * step.seq;
   const Flops capacity = p.step * cluster_.gpu.peak_bf16 * static_cast<double>(world_size(plan));

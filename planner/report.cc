@@ -27,7 +27,8 @@ std::array<PhaseRow, 7> rows(const Phases& p) {
       {"bubble", p.bubble, "waiting for other stages"},
       {"optimizer", p.gradients + p.optimizer,
        "after the last pass: gradient reductions and gathers that nothing hides, norm, update"},
-      {"host", p.host, "work of the host between steps"},
+      {"host", p.host,
+       "work of the host between steps, and waiting for ranks that are interrupted"},
   }};
 }
 

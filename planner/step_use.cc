@@ -37,7 +37,7 @@ std::string largest_loss(const StepUse& u) {
       {u.exposed, "communication inside the passes that no compute hides"},
       {u.gradients, "gradient reductions that no compute hides"},
       {u.optimizer, "the optimizer and its parameter gathers"},
-      {u.host, "the host's work between steps"},
+      {u.host, "the host's work between steps and its interruptions"},
   }};
   return std::max_element(losses.begin(), losses.end(),
                           [](const auto& a, const auto& b) { return a.first < b.first; })
