@@ -39,6 +39,7 @@ class Table {
     stat_ = m.norm == Norm::LayerNorm ? 2 : 1;
     gates_ = is_gated(m.mlp) ? 2 : 1;
     tp_ = p.tp > 1;
+    narrow_ = trainer_narrow_bytes(p, stack) / 4;
   }
 
   std::vector<TrainerTensor> take() { return std::move(out_); }
@@ -50,14 +51,14 @@ class Table {
          .made = mtp ? F("mtp.projection") : Moment{},
          .last = B("attn.norm"),
          .role = Role::Input});
-    add({"n1 statistics", s_ * stat_, F("attn.norm"), B("attn.norm"), {}, kNorm});
+    add_wide({"n1 statistics", s_ * stat_, F("attn.norm"), B("attn.norm"), {}, kNorm});
     m_.mla ? latent() : grouped();
     if (p_.cp > 1) context();
     add({"o", t_ * heads_ * v_, F("attn.core"), W("attn.out")});
-    add({"log-sum-exp", t_ * heads_, F("attn.core"), B("attn.core"), {}, kCoreAttention});
+    add_wide({"log-sum-exp", t_ * heads_, F("attn.core"), B("attn.core"), {}, kCoreAttention});
     if (tp_) add({"y, whole", t_ * h_, F("attn.out"), F("attn.reduce")});
     add({"x_mid", s_ * h_, F(tp_ ? "attn.reduce" : "attn.out"), B("mlp.norm")});
-    add({"n2 statistics", s_ * stat_, F("mlp.norm"), B("mlp.norm"), {}, kNorm});
+    add_wide({"n2 statistics", s_ * stat_, F("mlp.norm"), B("mlp.norm"), {}, kNorm});
 
     const bool read_again = !tp_ || m_.linear_bias;
     add({.name = "d_mid",
@@ -107,19 +108,19 @@ class Table {
          .last = W("router.gemm"),
          .last2 = shared && !tp_ ? W("shared.up") : Moment{},
          .dropped_by = kNorm});
-    add({"logits", s_ * experts, F("router.gemm"), F("router")});
-    add({"scores", s_ * experts, F("router"), B("router")});
-    add({"chosen and weights", 2 * copies, F("router"), B("router")});
-    add({"balance", 2 * batch_ * experts, F("router"), B("router")});
-    add({.name = "token_of",
-         .elements = copies,
-         .made = F("permute"),
-         .last = B("unpermute"),
-         .unread_again = true});
-    add({"copy_of", copies, F("permute"), B("router"), {}, kMoe});
+    add_wide({"logits", s_ * experts, F("router.gemm"), F("router")});
+    add_wide({"scores", s_ * experts, F("router"), B("router")});
+    add_wide({"chosen and weights", 2 * copies, F("router"), B("router")});
+    add_wide({"balance", 2 * batch_ * experts, F("router"), B("router")});
+    add_wide({.name = "token_of",
+              .elements = copies,
+              .made = F("permute"),
+              .last = B("unpermute"),
+              .unread_again = true});
+    add_wide({"copy_of", copies, F("permute"), B("router"), {}, kMoe});
     // Rows on their way to the experts; the last of the steps that there are makes `rows`.
     const char* from = "permute";
-    const double row = h_ + 1;  // with its routing weight
+    const double row = h_ + 1 / narrow_;  // with its routing weight, of 32 bits
     if (exchanged) {
       add({"sent", copies * row, F(from), F("dispatch")});
       from = "dispatch";
@@ -129,7 +130,7 @@ class Table {
       from = "permute.local";
     }
     add({"rows", rows * h_, F(from), W("experts.up"), {}, kMoe});
-    add({"row weights", rows, F(from), B("experts.activation"), {}, kMoe});
+    add_wide({"row weights", rows, F(from), B("experts.activation"), {}, kMoe});
     add({"e_up", rows * gates_ * f, F("experts.up"), B("experts.activation"), {}, kMoe});
     add({"e_act", rows * f, F("experts.activation"), W("experts.down"), {}, kActivation | kMoe});
     // And back.
@@ -163,18 +164,18 @@ class Table {
     add({"d_e_up", rows * gates_ * f, B("experts.activation"), W("experts.up")});
     const char* taken = several ? "unpermute.local" : exchanged ? "dispatch.grad" : nullptr;
     add({"d_in_rows", rows * h_, B("experts.up"), B(taken ? taken : "permute")});
-    add({"d_row weights", rows, B("experts.activation"), B(taken ? taken : "router")});
+    add_wide({"d_row weights", rows, B("experts.activation"), B(taken ? taken : "router")});
     if (several) {
       add({"d_left", rows * h_, B("unpermute.local"), B(exchanged ? "dispatch.grad" : "permute")});
-      add({"d_left weights", rows, B("unpermute.local"),
-           B(exchanged ? "dispatch.grad" : "router")});
+      add_wide({"d_left weights", rows, B("unpermute.local"),
+                B(exchanged ? "dispatch.grad" : "router")});
     }
     if (exchanged) {
       add({"d_back", copies * h_, B("dispatch.grad"), B("permute")});
-      add({"d_back weights", copies, B("dispatch.grad"), B("router")});
+      add_wide({"d_back weights", copies, B("dispatch.grad"), B("router")});
     }
-    add({"d_logits", s_ * experts, B("router"), W("router.gemm")});
-    add({"d_scores", copies + s_ * experts, B("router"), B("router")});
+    add_wide({"d_logits", s_ * experts, B("router"), W("router.gemm")});
+    add_wide({"d_scores", copies + s_ * experts, B("router"), B("router")});
     if (shared)
       shared_experts(static_cast<double>(e.shared_ffn) / p_.tp);
     else
@@ -184,7 +185,7 @@ class Table {
   void mtp() {
     embedding("embedded", B("mtp.norm"), Role::Own);
     add({"joined", 2 * s_ * h_, F("mtp.norm"), W("mtp.projection")});
-    add({"joined statistics", 2 * s_ * stat_, F("mtp.norm"), B("mtp.norm")});
+    add_wide({"joined statistics", 2 * s_ * stat_, F("mtp.norm"), B("mtp.norm")});
     add({"norms to join", 2 * s_ * h_, F("mtp.norm"), F("mtp.norm")});
     add({.name = "d_joined",
          .elements = 2 * s_ * h_,
@@ -233,18 +234,23 @@ class Table {
   void head() {
     const double logits = t_ * static_cast<double>(m_.vocab) / p_.tp;
     add({"n", s_ * h_, F("head.norm"), tp_ ? F("head.gather") : W("head")});
-    add({"n statistics", s_ * stat_, F("head.norm"), B("head.norm")});
+    add_wide({"n statistics", s_ * stat_, F("head.norm"), B("head.norm")});
     if (tp_) add({"n, whole", t_ * h_, F("head.gather"), W("head")});
     add({"logits", logits, F("head"), W("head")});
-    add({"partial losses", 3 * t_, F("head.loss"), F(tp_ ? "head.loss.reduce" : "head.loss")});
-    add({"loss log-sum-exp", t_, F("head.loss"), B("head.loss")});
+    add_wide({"partial losses", 3 * t_, F("head.loss"), F(tp_ ? "head.loss.reduce" : "head.loss")});
+    add_wide({"loss log-sum-exp", t_, F("head.loss"), B("head.loss")});
     reduced("d_n", h_, "head", "head.reduce", B("head.norm"));
   }
 
  private:
   static constexpr const char* kUnpermute = "unpermute";
 
-  void add(TrainerTensor t) { out_.push_back(t); }
+  void add(TrainerTensor t) {
+    t.elements *= narrow_;
+    out_.push_back(t);
+  }
+  // Of 32 bits under every plan.
+  void add_wide(const TrainerTensor& t) { out_.push_back(t); }
 
   bool drops(std::uint32_t module) const {
     return p_.recompute.mode == Recompute::Mode::Selective && (p_.recompute.modules & module) != 0;
@@ -277,8 +283,8 @@ class Table {
     }
     if (m_.qk_norm) {
       add({"q, k before norms", q + kv, F("attn.qkv"), B("attn.qk_norm")});
-      add({"q, k statistics", t_ * (heads_ + kv_heads_) * stat_, F("attn.qk_norm"),
-           B("attn.qk_norm")});
+      add_wide({"q, k statistics", t_ * (heads_ + kv_heads_) * stat_, F("attn.qk_norm"),
+                B("attn.qk_norm")});
       add({"d_q before norm", q, B("attn.qk_norm"), B("attn.qk_norm")});
     }
     add({"q, k", q + kv, F(m_.qk_norm ? "attn.qk_norm" : "attn.qkv"), B("attn.core")});
@@ -295,13 +301,13 @@ class Table {
     add({"n1", s_ * h_, F("attn.norm"), W(compressed ? "attn.q_down" : "attn.kv_down"), {}, kNorm});
     if (compressed) {
       add({"q_low", s_ * a.q_lora, F("attn.q_down"), B("attn.q_norm")});
-      add({"q_low statistics", s_ * stat_, F("attn.q_norm"), B("attn.q_norm")});
+      add_wide({"q_low statistics", s_ * stat_, F("attn.q_norm"), B("attn.q_norm")});
       up_input("q_lat", a.q_lora, "attn.q_norm", "attn.q_up");
       reduced("d_q_lat", a.q_lora, "attn.q_up", "attn.reduce", B("attn.q_norm"));
       add({"d_q_low", s_ * a.q_lora, B("attn.q_norm"), W("attn.q_down")});
     }
     add({"kv_low", s_ * a.kv_lora, F("attn.kv_down"), B("attn.kv_norm")});
-    add({"kv_low statistics", s_ * stat_, F("attn.kv_norm"), B("attn.kv_norm")});
+    add_wide({"kv_low statistics", s_ * stat_, F("attn.kv_norm"), B("attn.kv_norm")});
     up_input("kv_lat", a.kv_lora, "attn.kv_norm", "attn.kv_up");
     rotary_key(a.qk_rope);
     add({"q", q, F("attn.q_up"), B("attn.core"), {}, kMlaUp});
@@ -375,11 +381,16 @@ class Table {
   const ModelShape& m_;
   const Plan& p_;
   double imbalance_, batch_, t_, s_, h_, heads_, kv_heads_, qk_, v_, stat_, gates_;
+  double narrow_;  // of four bytes, what an activation takes
   bool tp_;
   std::vector<TrainerTensor> out_;
 };
 
 }  // namespace
+
+double trainer_narrow_bytes(const Plan& p, const hw::Stack& stack) {
+  return p.precision == Precision::Fp32 ? 4 : stack.logit_bytes.si;
+}
 
 std::vector<TrainerTensor> trainer_layer(const ModelShape& m, const Plan& p, const hw::Stack& stack,
                                          int seq, bool moe) {

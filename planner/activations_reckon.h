@@ -20,7 +20,7 @@ struct Moment {
 
 struct TrainerTensor {
   const char* name;
-  double elements;               // of 4 bytes: the trainer stores all numbers as fp32 or int32
+  double elements;               // of 4 bytes; a number stored as bf16 is half of one
   Moment made;                   // empty: by a neighbour, see Role
   Moment last, last2 = {};       // freed when both have read it; empty: by a neighbour
   std::uint32_t dropped_by = 0;  // RecomputeModule bits
@@ -31,6 +31,10 @@ struct TrainerTensor {
   // Tensors that pass from part to part of a chunk.
   enum class Role : std::uint8_t { Own, Input, Output, OutputGrad, InputGrad } role = Role::Own;
 };
+
+// Bytes of an activation or a weight: 4 under an fp32 plan, else what the stack says of a logit,
+// which the trainer stores as all of them.
+double trainer_narrow_bytes(const Plan& plan, const hw::Stack& stack);
 
 // One part of a chunk: a layer, an MTP module with its head, or the ends (embedding and head).
 std::vector<TrainerTensor> trainer_layer(const ModelShape& model, const Plan& plan,

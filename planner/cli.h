@@ -99,8 +99,9 @@ int backtest_command(const BacktestCommandOptions& options, const CommonOptions&
 
 struct CalibrateOptions {
   std::string output;  // file of tables
-  int ranks = 0;       // at work at once, at most; 0: one per core
+  int ranks = 0;       // at work at once, at most; 0: one per core, or per GPU
   bool quick = false;
+  std::string device = "cpu";  // or "cuda", "cuda:N"
 };
 int calibrate_command(const CalibrateOptions& options, const CommonOptions& common);
 
@@ -111,6 +112,7 @@ struct ValidateOptions {
   std::string calibration;         // file of tables; empty: nameplate figures
   int steps = 7;                   // measured, after the warm ones
   std::string trace;               // file to write, of the first plan; empty: none
+  std::string device = "cpu";      // or "cuda", "cuda:N"
 };
 int validate_command(const ValidateOptions& options, const CommonOptions& common);
 

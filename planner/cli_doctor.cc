@@ -15,6 +15,7 @@
 
 #include "planner/cli.h"
 #include "planner/table.h"
+#include "real/devices.h"
 
 #ifdef __clang__
 #define RECKON_COMPILER "clang " __clang_version__
@@ -125,6 +126,19 @@ std::vector<Finding> findings() {
   return f;
 }
 
+// What this build can do with GPUs, one row a line.
+std::vector<std::pair<std::string, std::string>> cuda_rows(const real::CudaBuild& cuda) {
+  std::vector<std::pair<std::string, std::string>> rows;
+  if (!cuda.built) return {{"cuda", "not built in (needs nvcc): --device cuda is refused"}};
+  rows.push_back({"cuda", fmt::format("built with toolkit {}, driver runs CUDA {}, {}",
+                                      cuda.toolkit, cuda.driver.empty() ? "none" : cuda.driver,
+                                      cuda.nccl.empty() ? "without NCCL" : "NCCL " + cuda.nccl)});
+  for (std::size_t i = 0; i < cuda.devices.size(); ++i)
+    rows.push_back({fmt::format("cuda:{}", i), cuda.devices[i]});
+  if (cuda.devices.empty()) rows.push_back({"cuda:0", "none: " + cuda.why_none});
+  return rows;
+}
+
 struct Gpu {
   std::string name, memory, driver;
 };
@@ -176,6 +190,9 @@ int doctor_command(const CommonOptions& common) {
     out["gpus"] = nlohmann::ordered_json::array();
     for (const Gpu& g : devices)
       out["gpus"].push_back({{"name", g.name}, {"memory", g.memory}, {"driver", g.driver}});
+    const real::CudaBuild cuda = real::cuda_build();
+    out["cuda"] = {{"built", cuda.built}, {"toolkit", cuda.toolkit}, {"driver", cuda.driver},
+                   {"nccl", cuda.nccl},   {"devices", cuda.devices}, {"why_none", cuda.why_none}};
     out["tools"] = nlohmann::ordered_json::array();
     for (const Finding& f : tools)
       out["tools"].push_back({{"name", f.name},
@@ -195,6 +212,8 @@ int doctor_command(const CommonOptions& common) {
   for (const Gpu& g : devices)
     machine.rows.push_back({"gpu", fmt::format("{}, {}, driver {}", g.name, g.memory, g.driver)});
   if (devices.empty()) machine.rows.push_back({"gpu", "none found (nvidia-smi)"});
+  for (const auto& [name, what] : cuda_rows(real::cuda_build()))
+    machine.rows.push_back({name, what});
   fmt::print("{}\nSoftware\n", text(machine));
   Table software{.columns = {{"", Align::Left},
                              {"version", Align::Left},
@@ -204,9 +223,10 @@ int doctor_command(const CommonOptions& common) {
     software.rows.push_back(
         {f.name, f.found ? or_unknown(f.version) : "missing", f.needed_for, f.path});
   fmt::print("{}\n", text(software));
-  fmt::print("{}", wrapped("This version predicts and plans, and needs none of nvcc, NCCL, MPI or "
-                           "SimGrid for that; it does not run plans yet.",
-                           0));
+  fmt::print("{}",
+             wrapped("Predicting, planning and training on CPUs need none of nvcc, NCCL, MPI or "
+                     "SimGrid.",
+                     0));
   return kDone;
 }
 

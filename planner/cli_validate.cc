@@ -54,15 +54,42 @@ std::string today() {
   return fmt::format("{:04}-{:02}-{:02}", t.tm_year + 1900, t.tm_mon + 1, t.tm_mday);
 }
 
+// What is measured: this machine's processor, or a GPU of it.
+std::string machine_of(const real::DeviceChoice& device) {
+  if (!device.cuda) return fmt::format("{}, {} cores", processor(), thread_count({}));
+  const real::CudaBuild cuda = real::cuda_build();
+  return fmt::format("{}, CUDA {}, driver of {}",
+                     cuda.devices[static_cast<std::size_t>(device.index.value_or(0))], cuda.toolkit,
+                     cuda.driver);
+}
+
+// The cluster and the software whose ops the calibration's steps are made of.
+hw::Cluster calibrated_cluster(const real::DeviceChoice& device, int ranks) {
+  if (!device.cuda) return hw::cluster("cpu-2");
+  hw::Cluster c = hw::cluster("dgx-h200");
+  c.gpus = ranks;
+  return c;
+}
+hw::Stack calibrated_stack(const real::DeviceChoice& device) {
+  return hw::stack(device.cuda ? "reckon-cuda" : "reckon-cpu");
+}
+
 }  // namespace
 
 int calibrate_command(const CalibrateOptions& options, const CommonOptions& common) {
   real::keep_memory();
-  const int cores = options.ranks > 0 ? options.ranks : thread_count(common);
-  hw::MeasuredDevice device{.machine = fmt::format("{}, {} cores", processor(), thread_count({})),
-                            .date = today(),
-                            .command = fmt::format("reckon calibrate --ranks {}{}", cores,
-                                                   options.quick ? " --quick" : "")};
+  real::DeviceChoice chosen = real::device_choice(options.device);
+  chosen.deterministic = false;  // the fastest algorithm of each product
+  const int most = !chosen.cuda   ? thread_count(common)
+                   : chosen.index ? 1
+                                  : static_cast<int>(real::cuda_build().devices.size());
+  const int cores = options.ranks > 0 ? options.ranks : most;
+  hw::MeasuredDevice device{
+      .machine = machine_of(chosen),
+      .date = today(),
+      .command =
+          fmt::format("reckon calibrate --ranks {}{}{}", cores, options.quick ? " --quick" : "",
+                      chosen.cuda ? " --device " + options.device : "")};
   ordered_json errors = ordered_json::array();
   Table report{
       .columns = {
@@ -71,10 +98,13 @@ int calibrate_command(const CalibrateOptions& options, const CommonOptions& comm
   for (int ranks = 1; ranks <= cores; ranks *= 2) {
     const char* what = "";
     const real::CalibrationOptions measure{
-        .ranks = ranks, .quick = options.quick, .progress = [&](int done, int all) {
+        .ranks = ranks,
+        .quick = options.quick,
+        .device = chosen,
+        .progress = [&](int done, int all) {
           line.show(fmt::format("{} ranks at work: {} {} of {}", ranks, what, done + 1, all));
         }};
-    Measurements m{.ranks = ranks, .quick = options.quick};
+    Measurements m{.ranks = ranks, .axes = real::calibration_axes(measure)};
     what = "matrix products";
     m.products = real::measure_products(measure);
     what = "attention";
@@ -84,7 +114,8 @@ int calibrate_command(const CalibrateOptions& options, const CommonOptions& comm
     what = "exchanges";
     m.exchanges = real::measure_exchanges(measure);
     what = "training steps";
-    m.steps = real::measure_steps(measure, hw::cluster("cpu-2"), hw::stack("reckon-cpu"));
+    m.steps =
+        real::measure_steps(measure, calibrated_cluster(chosen, ranks), calibrated_stack(chosen));
     device.levels.push_back(measured_level(m));
     for (const TableError& e : table_errors(m)) {
       report.rows.push_back({fmt::to_string(ranks), e.what, fmt::to_string(e.samples),
@@ -135,11 +166,16 @@ std::vector<Plan> chosen_plans(const ValidateOptions& options, const Scenario& s
 
 int validate_command(const ValidateOptions& options, const CommonOptions& common) {
   real::keep_memory();
+  real::DeviceChoice device = real::device_choice(options.device);
+  device.deterministic = false;
   const Scenario s = read_scenario(options.scenario);
   const auto phase = searched_phase(s);
   if (!phase)
     throw InputError(options.scenario +
                      ": /campaign: expected at least one phase whose gpu_hours are not given");
+  if (device.cuda && s.stack.name == "reckon-cpu")
+    throw InputError(options.scenario + ": /stack: expected \"reckon-cuda\" with --device " +
+                     options.device + ", whose activations are stored as bf16");
   std::shared_ptr<const hw::MeasuredDevice> measured;
   if (!options.calibration.empty())
     measured = std::make_shared<hw::MeasuredDevice>(hw::read_measured(options.calibration));
@@ -169,11 +205,11 @@ int validate_command(const ValidateOptions& options, const CommonOptions& common
     one.cluster.gpus = world_size(plan);
     one.cluster.measured = measured;
     if (measured) one.stack.host_per_step = measured->level(world_size(plan)).per_step;
-    results.push_back(compare_plan(one, {.steps = options.steps, .progress = [&](int step, int of) {
-                                           line.show(fmt::format("plan {} of {}: step {} of {}",
-                                                                 results.size() + 1, plans.size(),
-                                                                 step + 1, of));
-                                         }}));
+    results.push_back(compare_plan(
+        one, {.steps = options.steps, .device = device, .progress = [&](int step, int of) {
+                line.show(fmt::format("plan {} of {}: step {} of {}", results.size() + 1,
+                                      plans.size(), step + 1, of));
+              }}));
   }
   line.show("");
   if (!options.trace.empty()) {
@@ -185,14 +221,14 @@ int validate_command(const ValidateOptions& options, const CommonOptions& common
                                    [](const PlanComparison& c) { return c.why_not.empty(); });
   if (common.json) {
     ordered_json out = {{"scenario", s.name},
-                        {"machine", processor()},
+                        {"machine", machine_of(device)},
                         {"date", today()},
                         {"calibrated", measured != nullptr}};
     for (const PlanComparison& c : results) out["plans"].push_back(to_json(c));
     out["summary"] = to_json(summary(results));
     fmt::print("{}\n", out.dump(2));
   } else {
-    fmt::print("{} on {}{}\n\n", s.name, processor(),
+    fmt::print("{} on {}{}\n\n", s.name, machine_of(device),
                measured ? fmt::format(", calibrated {}", measured->date)
                         : ", not calibrated: nameplate figures");
     if (results.size() == 1)

@@ -263,6 +263,9 @@ int run(int argc, char** argv) {
   calibrate_app->add_option("--ranks", calibrate.ranks, "Most ranks at work at once; one per core")
       ->check(CLI::Range(1, 1024));
   calibrate_app->add_flag("--quick", calibrate.quick, "Fewer sizes: seconds instead of minutes");
+  calibrate_app
+      ->add_option("--device", calibrate.device, "cpu, cuda, or cuda:N for all ranks on one GPU")
+      ->capture_default_str();
   calibrate_app->callback([&] { chosen = [&] { return calibrate_command(calibrate, common); }; });
 
   ValidateOptions validate;
@@ -279,6 +282,9 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   validate_app->add_option("--trace", validate.trace,
                            "Write both timelines of the first plan, for ui.perfetto.dev");
+  validate_app
+      ->add_option("--device", validate.device, "cpu, cuda, or cuda:N for all ranks on one GPU")
+      ->capture_default_str();
   validate_app->callback([&] { chosen = [&] { return validate_command(validate, common); }; });
 
   reckon::real::TrainOptions train;
@@ -293,6 +299,11 @@ int run(int argc, char** argv) {
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
   train_app->add_flag("--resume", train.resume, "Go on from the newest checkpoint of the folder");
   train_app->add_option("--log", train.log, "Write one JSON line a step to this file");
+  train_app->add_option("--device", train.device, "cpu, cuda, or cuda:N for all ranks on one GPU")
+      ->capture_default_str();
+  train_app->add_flag("--autotune", train.autotune,
+                      "CUDA: time the library's algorithms for each product; last bits may differ "
+                      "from run to run");
   train_app->callback([&] { chosen = [&] { return train_command(train, common); }; });
 
   CLI::App* schema = app.add_subcommand("schema", "Print the JSON Schema of scenario files");

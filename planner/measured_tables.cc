@@ -19,16 +19,16 @@ std::vector<double> as_doubles(const std::vector<std::int64_t>& x) {
 }
 
 // Products whose work was too large to measure go at the rate of the next smaller one.
-hw::MeasuredProduct product_table(const Measurements& m, sim::Pass pass) {
-  const real::CalibrationAxes axes = real::calibration_axes(m.quick);
+hw::MeasuredProduct product_table(const Measurements& m, sim::Pass pass, sim::DType dtype) {
+  const real::CalibrationAxes& axes = m.axes;
   hw::MeasuredProduct table{.pass = pass,
-                            .dtype = sim::DType::Fp32,
+                            .dtype = dtype,
                             .m = as_doubles(axes.m),
                             .n = as_doubles(axes.n),
                             .k = as_doubles(axes.k)};
   std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, double> measured;
   for (const real::Sample& s : m.products)
-    if (const auto& op = std::get<sim::MatMul>(s.work); op.pass == pass)
+    if (const auto& op = std::get<sim::MatMul>(s.work); op.pass == pass && op.dtype == dtype)
       measured[{op.m, op.n, op.k}] = s.seconds;
   std::map<std::array<std::size_t, 3>, double> filled;
   for (std::size_t i = 0; i < axes.m.size(); ++i)
@@ -52,9 +52,8 @@ hw::MeasuredProduct product_table(const Measurements& m, sim::Pass pass) {
 }
 
 hw::MeasuredAttention attention_table(const Measurements& m, bool backward) {
-  const real::CalibrationAxes axes = real::calibration_axes(m.quick);
   hw::MeasuredAttention table{
-      .backward = backward, .seq = as_doubles(axes.seq), .width = as_doubles(axes.width)};
+      .backward = backward, .seq = as_doubles(m.axes.seq), .width = as_doubles(m.axes.width)};
   for (const real::Sample& s : m.attention) {
     const auto& op = std::get<sim::Attention>(s.work);
     if (op.backward == backward)  // in the order of the axes
@@ -147,24 +146,25 @@ struct Rows {
 void to_training_regime(hw::MeasuredLevel& level, const Models& models) {
   hw::MeasuredLevel bare = level;
   bare.gap = Seconds(0);
-  std::map<sim::Pass, Rows> products;
+  std::map<std::pair<sim::Pass, sim::DType>, Rows> products;
   std::map<bool, Rows> attention;
   for (const auto* model : models)
     for (const real::Sample& s : *model) {
       const auto cost = hw::measured_cost(bare, s.work);
       if (!cost) continue;
       if (const auto* p = std::get_if<sim::MatMul>(&s.work))
-        products[p->pass].add({cost->alone.si, 1, hw::operand_bytes(*p)}, s.seconds);
+        products[{p->pass, p->dtype}].add({cost->alone.si, 1, hw::operand_bytes(*p)}, s.seconds);
       if (const auto* g = std::get_if<sim::GroupedMatMul>(&s.work)) {
         const double groups = static_cast<double>(g->groups);
         const sim::MatMul one{.m = g->m / g->groups, .n = g->n, .k = g->k, .pass = g->pass};
-        products[g->pass].add({cost->alone.si, groups, groups * hw::operand_bytes(one)}, s.seconds);
+        products[{g->pass, g->dtype}].add({cost->alone.si, groups, groups * hw::operand_bytes(one)},
+                                          s.seconds);
       }
       if (const auto* a = std::get_if<sim::Attention>(&s.work))
         attention[a->backward].add({cost->alone.si, 1, 0}, s.seconds);
     }
   for (hw::MeasuredProduct& t : level.products) {
-    const Eigen::VectorXd x = products[t.pass].solve();
+    const Eigen::VectorXd x = products[{t.pass, t.dtype}].solve();
     if (x[0] > 0)
       for (double& seconds : t.seconds) seconds *= x[0];
     t.per_call = Seconds(x[1]);
@@ -182,7 +182,8 @@ hw::MeasuredLevel level_from(const Measurements& m, const Models& models) {
   hw::MeasuredLevel level{
       .active = m.ranks, .gap = Seconds(m.steps.gap), .per_step = Seconds(m.steps.per_step)};
   for (const sim::Pass pass : {sim::Pass::Forward, sim::Pass::InputGrad, sim::Pass::WeightGrad})
-    level.products.push_back(product_table(m, pass));
+    for (const sim::DType dtype : m.axes.dtypes)
+      level.products.push_back(product_table(m, pass, dtype));
   for (const bool backward : {false, true}) level.attention.push_back(attention_table(m, backward));
   level.memory = memory_tables(models);
   std::map<sim::CollectiveKind, hw::MeasuredCurve> curves;

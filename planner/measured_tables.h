@@ -13,7 +13,7 @@ namespace reckon::plan {
 // All that was measured with one number of ranks at work.
 struct Measurements {
   int ranks = 1;
-  bool quick = false;
+  real::CalibrationAxes axes;
   std::vector<real::Sample> products, attention, others, exchanges;
   real::StepSamples steps;
 };

@@ -342,7 +342,7 @@ std::vector<ActivationShare> activation_bytes(const ModelShape& m, const Plan& p
 std::vector<StandingMemory> standing_memory(const ModelShape& m, const Plan& p,
                                             const hw::Stack& stack, int seq,
                                             const Schedule& schedule) {
-  if (stack.reckon_ops) return trainer_standing_memory(m, p, seq, schedule);
+  if (stack.reckon_ops) return trainer_standing_memory(m, p, stack, schedule);
   check(p.layout.size() == static_cast<std::size_t>(schedule.chunks), "one layout entry per chunk");
   const ActivationSums a = activation_sums(m, p, stack, seq);
   const Shares s = shares(m, p);

@@ -427,26 +427,30 @@ struct Standing {
   double sums = 0;  // of replicated gradients: a temporary at the end of the step
 };
 
-Standing standing(const ModelShape& m, const Plan& p, const std::set<int>& chunks) {
+Standing standing(const ModelShape& m, const Plan& p, const hw::Stack& stack,
+                  const std::set<int>& chunks) {
+  const double narrow = trainer_narrow_bytes(p, stack);
   Standing s;
   bool embedding = false;
   const int copies = p.schedule == ScheduleKind::DualPipe ? 2 : 1;
   const bool sharded = p.zero != Zero::None;
   const double dp = sharded ? p.dp * p.cp * copies : 1;
   const double edp = sharded ? std::max(1, p.tp * p.cp * p.dp / p.ep) * copies : 1;
-  // Moments; and masters where products read 16-bit values, which are stored as fp32 too.
-  const double states = p.precision == Precision::Fp32 ? 2 : 3;
+  // Moments; and fp32 masters where products read 16-bit values.
+  const double moment = p.precision == Precision::Fp8DeepSeek ? narrow : kFloat;
+  const double states = 2 * moment + (p.precision == Precision::Fp32 ? 0 : kFloat);
   for (int c : chunks) {
     const ChunkLayout& layout = p.layout[static_cast<std::size_t>(c)];
     const bool owns = !embedding && uses_embedding(m, layout);
     embedding |= owns;
     const TrainerParameters n = trainer_parameters(m, p, layout, owns);
     s.gradients += kFloat * (n.dense + n.experts);
-    s.optimizer += kFloat * states * (n.dense / dp + n.experts / edp);
+    s.weights += narrow * (n.dense + n.experts);
+    s.optimizer += states * (n.dense / dp + n.experts / edp);
     if (n.routers > 0) s.buffers += kFloat * n.routers * m.moe->experts;
     s.sums = std::max(s.sums, kFloat * n.replicated);
   }
-  s.weights = s.gradients + s.buffers;  // with the biases of routers
+  s.weights += s.buffers;  // with the biases of routers
   return s;
 }
 
@@ -517,11 +521,12 @@ TrainerParameters trainer_parameters(const ModelShape& m, const Plan& p, const C
   return n;
 }
 
-std::vector<StandingMemory> trainer_standing_memory(const ModelShape& m, const Plan& p, int,
+std::vector<StandingMemory> trainer_standing_memory(const ModelShape& m, const Plan& p,
+                                                    const hw::Stack& stack,
                                                     const Schedule& schedule) {
   std::vector<StandingMemory> out;
   for (const std::set<int>& chunks : chunks_of_ranks(p, schedule)) {
-    const Standing s = standing(m, p, chunks);
+    const Standing s = standing(m, p, stack, chunks);
     out.push_back({Bytes(s.weights), Bytes(s.gradients), Bytes(s.optimizer), Bytes(s.buffers)});
   }
   return out;
@@ -563,12 +568,13 @@ MemoryUse trainer_memory_use(const ModelShape& m, const Plan& p, const hw::Stack
   check(p.layout.size() == static_cast<std::size_t>(schedule.chunks), "one layout entry per chunk");
   Walker walker(m, p, stack, step.seq, &schedule);
   const std::vector<std::set<int>> held = chunks_of_ranks(p, schedule);
-  const double message = kFloat * p.micro_batch * step.seq / p.cp / p.tp * m.hidden;
+  const double message =
+      trainer_narrow_bytes(p, stack) * p.micro_batch * step.seq / p.cp / p.tp * m.hidden;
   const auto under_way = p.pp > 1 ? messages_under_way(p, schedule)
                                   : std::vector(1, std::vector(schedule.order[0].size(), 0));
   MemoryUse use;
   for (std::size_t r = 0; r < schedule.order.size(); ++r) {
-    const Standing s = standing(m, p, held[r]);
+    const Standing s = standing(m, p, stack, held[r]);
     // The sum of replicated gradients comes last, when no pass is alive.
     double highest = 0, buffers = s.sums;
     RankMemory rank;

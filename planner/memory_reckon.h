@@ -19,7 +19,8 @@ TrainerParameters trainer_parameters(const ModelShape& model, const Plan& plan,
                                      const ChunkLayout& chunk, bool embedding);
 
 std::vector<StandingMemory> trainer_standing_memory(const ModelShape& model, const Plan& plan,
-                                                    int seq, const Schedule& schedule);
+                                                    const hw::Stack& stack,
+                                                    const Schedule& schedule);
 std::vector<MemoryPoint> trainer_memory_over_time(const ModelShape& model, const Plan& plan,
                                                   const hw::Stack& stack, const StepShape& step,
                                                   const Schedule& schedule, int rank);

@@ -64,8 +64,8 @@ Measured run(const real::Job& job, const ValidationOptions& options, std::size_t
   std::map<std::string, std::uint32_t> label_index;
   out.events.resize(static_cast<std::size_t>(options.steps));
   real::run_local(world_size(job.plan), [&](real::Transport& transport) {
-    real::stay_on_core(transport.rank(), transport.size());
-    real::Trainer trainer(job, transport);
+    if (!options.device.cuda) real::stay_on_core(transport.rank(), transport.size());
+    real::Trainer trainer(job, transport, nullptr, real::equipment(options.device, transport));
     for (int i = 0; i < options.warm_steps; ++i) trainer.step();
     const real::Place& at = trainer.place();
     const bool speaks = at.tp == 0 && at.cp == 0 && at.dp == 0 && at.pp < static_cast<int>(roles);
@@ -74,7 +74,7 @@ Measured run(const real::Job& job, const ValidationOptions& options, std::size_t
       const real::StepResult r = trainer.step(true);
       const std::lock_guard lock(mutex);
       if (transport.rank() == 0) out.steps.push_back(r.seconds);
-      out.peak = std::max(out.peak, static_cast<double>(r.peak));
+      out.peak = std::max(out.peak, static_cast<double>(r.peak + trainer.device().overhead()));
       if (!speaks) continue;
       const real::Executor& e = trainer.executor();
       for (sim::Event event : e.events()) {

@@ -44,6 +44,7 @@ struct PlanComparison {
 
 struct ValidationOptions {
   int warm_steps = 2, steps = 7;
+  real::DeviceChoice device;
   std::function<void(int step, int of)> progress;
 };
 

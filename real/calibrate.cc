@@ -24,7 +24,17 @@ double median(std::vector<double> x) {
   return x[x.size() / 2];
 }
 
-// One op to time: its description, and a function that runs it once with the operands of set `i`.
+// Where a rank measures.
+struct Bench {
+  Device& device;
+  TensorGroup& world;
+  Meter& meter;
+  Tensor numbers;  // that no kernel treats specially: operands are parts of it
+  Queue& q() const { return device.compute(); }
+};
+
+// One op to time: its description, and a function that enqueues it once with the operands of set
+// `i`.
 struct Case {
   sim::Work work;
   std::function<void(int set)> run;
@@ -33,38 +43,59 @@ struct Case {
 // Operands alternate between sets, as they do between the layers of a step.
 constexpr int kSets = 4;
 
+// Runs the case `n` times; seconds.
+double time_of(const Case& c, Bench& b, int n) {
+  Queue& q = b.q();
+  if (!b.device.remote()) {
+    const Clock::time_point start = Clock::now();
+    for (int i = 0; i < n; ++i) c.run(i % kSets);
+    return since(start);
+  }
+  const Mark from = q.stamp();
+  for (int i = 0; i < n; ++i) c.run(i % kSets);
+  const Mark to = q.stamp();
+  q.finish();
+  return b.device.between(from, to).si;
+}
+
 // Median time of a case on this rank. Ranks start together.
-double time_case(const Case& c, Group& world) {
-  c.run(0);  // scratch, page faults
-  world.barrier();
-  // One run says how many fit into the time for a case.
-  const Clock::time_point first = Clock::now();
+double time_case(const Case& c, Bench& b) {
+  c.run(0);  // scratch, page faults, algorithms of a library
   c.run(1);
-  float slowest = static_cast<float>(since(first));
-  world.all_reduce_max(&slowest, 1);  // all ranks repeat as often
+  b.q().finish();
+  b.world.host().barrier();
+  // One run says how many fit into the time for a case.
+  float slowest = static_cast<float>(time_of(c, b, 1));
+  b.world.host().all_reduce_max(&slowest, 1);  // all ranks repeat as often
   const double once = std::max<double>(1e-7, slowest);
   const int batch = std::clamp(static_cast<int>(2e-4 / once), 1, 1000);
   const int batches = std::clamp(static_cast<int>(4e-3 / (once * batch)), 3, 15);
   std::vector<double> times;
-  for (int b = 0; b < batches; ++b) {
-    const Clock::time_point start = Clock::now();
-    for (int i = 0; i < batch; ++i) c.run(i % kSets);
-    times.push_back(since(start) / batch);
-  }
+  for (int i = 0; i < batches; ++i) times.push_back(time_of(c, b, batch) / batch);
   return median(std::move(times));
 }
 
-// Times the cases on all ranks at once; `cases_of(world)` makes a rank's own.
+std::vector<float> odd_numbers(std::int64_t n) {
+  std::vector<float> v(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < v.size(); ++i)
+    v[i] = 0.01f * static_cast<float>(static_cast<int>(i * 2654435761u % 201) - 100);
+  return v;
+}
+
+// Times the cases on all ranks at once; `cases_of(bench)` makes a rank's own.
 std::vector<Sample> timed(const CalibrationOptions& options,
-                          const std::function<std::vector<Case>(Group& world)>& cases_of) {
+                          const std::function<std::vector<Case>(Bench& b)>& cases_of) {
   std::vector<Sample> samples;
   std::mutex mutex;
   run_local(options.ranks, [&](Transport& transport) {
-    stay_on_core(transport.rank(), transport.size());
+    if (!options.device.cuda) stay_on_core(transport.rank(), transport.size());
+    const std::unique_ptr<Equipment> e = equipment(options.device, transport);
+    Meter meter(e->device->memory());
     std::vector<int> all;
     for (int r = 0; r < transport.size(); ++r) all.push_back(r);
-    const auto world = make_group(transport, all, 0);
-    std::vector<Case> cases = cases_of(*world);
+    const auto world = e->communicator->group(all, 0);
+    Bench bench{*e->device, *world, meter, {}};
+    std::vector<Case> cases = cases_of(bench);
     {
       const std::lock_guard lock(mutex);
       if (samples.empty())
@@ -73,50 +104,69 @@ std::vector<Sample> timed(const CalibrationOptions& options,
     for (std::size_t i = 0; i < cases.size(); ++i) {
       if (transport.rank() == 0 && options.progress)
         options.progress(static_cast<int>(i), static_cast<int>(cases.size()));
-      const double seconds = time_case(cases[i], *world);
+      const double seconds = time_case(cases[i], bench);
       cases[i].run = nullptr;  // frees its operands
       const std::lock_guard lock(mutex);
       samples[i].seconds += seconds / options.ranks;
     }
+    bench.q().finish();
   });
   return samples;
 }
 
-// Numbers that no kernel treats specially.
-std::shared_ptr<std::vector<float>> operands(std::int64_t n) {
-  auto v = std::make_shared<std::vector<float>>(static_cast<std::size_t>(n));
-  for (std::size_t i = 0; i < v->size(); ++i)
-    (*v)[i] = 0.01f * static_cast<float>(static_cast<int>(i * 2654435761u % 201) - 100);
-  return v;
+// A tensor of such numbers for several sets of n.
+Tensor operands(const Bench& b, std::int64_t n, Element e = Element::Fp32) {
+  Queue& q = b.q();
+  Tensor t(b.meter, n, {.element = e, .queue = q.index()});
+  // A device's numbers repeat a pattern of this length: making them is no part of the time.
+  const std::int64_t pattern = b.device.remote() ? std::min<std::int64_t>(n, 1 << 20) : n;
+  const std::vector<float> host = odd_numbers(pattern);
+  const Tensor wide(b.meter, pattern, {.queue = q.index()});
+  q.upload(host.data(), q(wide), pattern);
+  for (std::int64_t at = 0; at < n; at += pattern)
+    q.copy(q(wide), q(t) + at, std::min(pattern, n - at));
+  return t;
 }
 
-Case product_case(const sim::MatMul& op) {
+bool is_narrow(sim::DType d) {
+  return d != sim::DType::Fp32;
+}
+cpu::Numbers numbers_of(sim::DType d) {
+  return d == sim::DType::Fp8Block ? cpu::Numbers::Fp8Block
+         : d == sim::DType::Bf16   ? cpu::Numbers::Bf16
+                                   : cpu::Numbers::Fp32;
+}
+
+Case product_case(const Bench& b, const sim::MatMul& op) {
   const std::int64_t a = op.m * op.k, w = op.n * op.k, y = op.m * op.n;
-  const auto x = operands(kSets * a), weights = operands(kSets * w), out = operands(kSets * y);
-  const cpu::LinearShape shape{
-      op.m, op.n, op.k,
-      op.dtype == sim::DType::Fp8Block ? cpu::Numbers::Fp8Block : cpu::Numbers::Fp32};
-  return {op, [=](int set) {
-            float *px = x->data() + set * a, *pw = weights->data() + set * w,
-                  *py = out->data() + set * y;
+  const Element e = is_narrow(op.dtype) ? b.device.narrow() : Element::Fp32;
+  const bool gradient = op.pass == sim::Pass::WeightGrad;
+  const Tensor x = operands(b, kSets * a, e), out = operands(b, kSets * y, e),
+               weights = operands(b, kSets * w, gradient ? Element::Fp32 : e);
+  const cpu::LinearShape shape{op.m, op.n, op.k, numbers_of(op.dtype)};
+  Queue& q = b.q();
+  return {op, [=, &q](int set) {
+            const View px = q(x) + set * a, pw = q(weights) + set * w, py = q(out) + set * y;
             switch (op.pass) {
-              case sim::Pass::Forward: return cpu::linear_forward(shape, px, pw, py);
-              case sim::Pass::InputGrad: return cpu::linear_input_grad(shape, py, pw, px);
+              case sim::Pass::Forward: return q.linear_forward(shape, px, pw, py);
+              case sim::Pass::InputGrad: return q.linear_input_grad(shape, py, pw, px, false);
               case sim::Pass::WeightGrad:
-                std::fill(pw, pw + w, 0.0f);  // sums must not grow without end
-                return cpu::linear_weight_grad(shape, py, px, pw);
+                q.zero(pw, w);  // sums must not grow without end
+                return q.linear_weight_grad(shape, py, px, pw);
             }
           }};
 }
 
-Case attention_case(const sim::Attention& op) {
-  const std::int64_t q = op.batch * op.seq_q * op.heads * op.qk_dim,
-                     k = op.batch * op.seq_k * op.kv_heads * op.qk_dim,
-                     v = op.batch * op.seq_k * op.kv_heads * op.v_dim,
-                     o = op.batch * op.seq_q * op.heads * op.v_dim;
-  const auto qs = operands(q), ks = operands(k), vs = operands(v), os = operands(o),
-             lse = operands(op.batch * op.heads * op.seq_q), dq = operands(q), dk = operands(k),
-             dv = operands(v), dos = operands(o);
+Case attention_case(const Bench& b, const sim::Attention& op) {
+  const Element e = is_narrow(op.dtype) ? b.device.narrow() : Element::Fp32;
+  const auto make = [&](std::int64_t n) { return operands(b, n, e); };
+  const std::int64_t n_q = op.batch * op.seq_q * op.heads * op.qk_dim,
+                     n_k = op.batch * op.seq_k * op.kv_heads * op.qk_dim,
+                     n_v = op.batch * op.seq_k * op.kv_heads * op.v_dim,
+                     n_o = op.batch * op.seq_q * op.heads * op.v_dim;
+  const Tensor qs = make(n_q), ks = make(n_k), vs = make(n_v), os = make(n_o), dq = make(n_q),
+               dk = make(n_k), dv = make(n_v), dos = make(n_o),
+               lse = operands(b, op.batch * op.heads * op.seq_q);
   const cpu::AttentionShape shape{
       .batch = op.batch,
       .heads = op.heads,
@@ -126,68 +176,97 @@ Case attention_case(const sim::Attention& op) {
       .qk_dim = op.qk_dim,
       .v_dim = op.v_dim,
       .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(op.qk_dim)))};
-  cpu::attention_forward(shape, qs->data(), ks->data(), vs->data(), os->data(), lse->data());
-  return {op, [=](int) {
+  Queue& q = b.q();
+  q.attention_forward(shape, q(qs), q(ks), q(vs), q(os), floats(q(lse)));
+  return {op, [=, &q](int) {
             if (!op.backward)
-              cpu::attention_forward(shape, qs->data(), ks->data(), vs->data(), os->data(),
-                                     lse->data());
+              q.attention_forward(shape, q(qs), q(ks), q(vs), q(os), floats(q(lse)));
             else
-              cpu::attention_backward(shape, qs->data(), ks->data(), vs->data(), os->data(),
-                                      lse->data(), dos->data(), dq->data(), dk->data(), dv->data());
+              q.attention_backward(shape,
+                                   {.q = q(qs),
+                                    .k = q(ks),
+                                    .v = q(vs),
+                                    .out = q(os),
+                                    .lse = floats(q(lse)),
+                                    .dout = q(dos)},
+                                   {.q = q(dq), .k = q(dk), .v = q(dv)});
           }};
 }
 
 constexpr sim::Pass kPasses[] = {sim::Pass::Forward, sim::Pass::InputGrad, sim::Pass::WeightGrad};
-constexpr double kLargestProduct = 0.3e9;  // m n k: some milliseconds of one core
 
-sim::Attention attention_of(std::int64_t seq, std::int64_t width, bool backward) {
+sim::Attention attention_of(const CalibrationAxes& axes, std::int64_t seq, std::int64_t width,
+                            bool backward) {
+  // MLA's heads have 192 for queries and keys, 128 for values.
+  const std::int64_t qk = width == 320 ? 192 : width / 2;
   return {.batch = 1,
-          .heads = 4,
-          .kv_heads = 4,
+          .heads = axes.heads,
+          .kv_heads = axes.heads,
           .seq_q = seq,
           .seq_k = seq,
-          .qk_dim = width / 2,
-          .v_dim = width - width / 2,
+          .qk_dim = qk,
+          .v_dim = width - qk,
           .backward = backward,
-          .dtype = sim::DType::Fp32};
+          .dtype = axes.dtypes.front()};
+}
+
+bool is_short(const CalibrationAxes& axes, std::int64_t m, std::int64_t n, std::int64_t k) {
+  return static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) <=
+         axes.largest_product;
 }
 
 }  // namespace
 
-CalibrationAxes calibration_axes(bool quick) {
-  if (quick)
-    return {.m = {8, 32, 128, 512},
-            .n = {32, 128, 512},
-            .k = {32, 128, 512},
-            .seq = {64, 256},
-            .width = {64, 128},
-            .bytes = {64, 4096, 262144, 1 << 22}};
-  return {.m = {4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048},
-          .n = {16, 32, 64, 128, 256, 512, 1024, 2048},
-          .k = {16, 32, 64, 128, 256, 512, 1024, 2048},
-          .seq = {32, 64, 128, 256, 512, 1024, 2048},
-          .width = {16, 32, 64, 128, 256, 320},
-          .bytes = {64, 512, 4096, 32768, 131072, 1 << 19, 1 << 21, 1 << 23, 1 << 25}};
+CalibrationAxes calibration_axes(const CalibrationOptions& options) {
+  if (options.device.cuda)
+    return {.m = options.quick ? std::vector<std::int64_t>{256, 4096}
+                               : std::vector<std::int64_t>{64, 256, 1024, 4096, 16384},
+            .n = {256, 1024, 4096, 8192},
+            .k = {256, 1024, 4096, 8192},
+            .seq = options.quick ? std::vector<std::int64_t>{512, 2048}
+                                 : std::vector<std::int64_t>{256, 512, 1024, 2048, 4096, 8192},
+            .width = {128, 256, 320},
+            .bytes = {1 << 12, 1 << 16, 1 << 20, 1 << 24, 1 << 28},
+            .dtypes = {sim::DType::Bf16, sim::DType::Fp8Block, sim::DType::Fp32},
+            .largest_product = 1.2e12,
+            .heads = 16};
+  CalibrationAxes axes{.m = {8, 32, 128, 512},
+                       .n = {32, 128, 512},
+                       .k = {32, 128, 512},
+                       .seq = {64, 256},
+                       .width = {64, 128},
+                       .bytes = {64, 4096, 262144, 1 << 22}};
+  if (!options.quick)
+    axes = {.m = {4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048},
+            .n = {16, 32, 64, 128, 256, 512, 1024, 2048},
+            .k = {16, 32, 64, 128, 256, 512, 1024, 2048},
+            .seq = {32, 64, 128, 256, 512, 1024, 2048},
+            .width = {16, 32, 64, 128, 256, 320},
+            .bytes = {64, 512, 4096, 32768, 131072, 1 << 19, 1 << 21, 1 << 23, 1 << 25}};
+  axes.dtypes = {sim::DType::Fp32};
+  axes.largest_product = 0.3e9;  // some milliseconds of one core
+  axes.heads = 4;
+  return axes;
 }
 
 std::vector<Sample> measure_products(const CalibrationOptions& options) {
-  const CalibrationAxes axes = calibration_axes(options.quick);
-  return timed(options, [&](Group&) {
+  const CalibrationAxes axes = calibration_axes(options);
+  return timed(options, [&](Bench& b) {
     std::vector<Case> cases;
-    for (const sim::Pass pass : kPasses)
-      for (std::int64_t m : axes.m)
-        for (std::int64_t n : axes.n)
-          for (std::int64_t k : axes.k)
-            if (static_cast<double>(m * n * k) <= kLargestProduct)
-              cases.push_back(
-                  {sim::MatMul{.m = m, .n = n, .k = k, .pass = pass, .dtype = sim::DType::Fp32},
-                   nullptr});
+    for (const sim::DType dtype : axes.dtypes)
+      for (const sim::Pass pass : kPasses)
+        for (std::int64_t m : axes.m)
+          for (std::int64_t n : axes.n)
+            for (std::int64_t k : axes.k)
+              if (is_short(axes, m, n, k))
+                cases.push_back(
+                    {sim::MatMul{.m = m, .n = n, .k = k, .pass = pass, .dtype = dtype}, nullptr});
     // Operands are made when their turn comes, and freed after it.
     for (Case& c : cases) {
       auto made = std::make_shared<Case>();
       const sim::MatMul op = std::get<sim::MatMul>(c.work);
-      c.run = [made, op](int set) {
-        if (!made->run) *made = product_case(op);
+      c.run = [made, op, &b](int set) {
+        if (!made->run) *made = product_case(b, op);
         made->run(set);
       };
     }
@@ -196,77 +275,121 @@ std::vector<Sample> measure_products(const CalibrationOptions& options) {
 }
 
 std::vector<Sample> measure_attention(const CalibrationOptions& options) {
-  const CalibrationAxes axes = calibration_axes(options.quick);
-  return timed(options, [&](Group&) {
+  const CalibrationAxes axes = calibration_axes(options);
+  return timed(options, [&](Bench& b) {
     std::vector<Case> cases;
     for (bool backward : {false, true})
       for (std::int64_t seq : axes.seq)
         for (std::int64_t width : axes.width)
-          cases.push_back(attention_case(attention_of(seq, width, backward)));
+          cases.push_back(attention_case(b, attention_of(axes, seq, width, backward)));
     return cases;
   });
 }
 
 std::vector<Sample> measure_other_shapes(const CalibrationOptions& options) {
-  return timed(options, [&](Group&) {
+  const CalibrationAxes axes = calibration_axes(options);
+  const bool cuda = options.device.cuda;
+  return timed(options, [&](Bench& b) {
     std::mt19937 random(7);  // the same shapes on every rank
     const auto pick = [&](double low, double high) {
       const double u = static_cast<double>(random()) / 4294967296.0;
       return static_cast<std::int64_t>(low * std::pow(high / low, u));
     };
+    const double most = cuda ? 12000 : 1500;
+    const std::int64_t grain = cuda ? 16 : 1;  // of n and k
     std::vector<Case> cases;
     while (cases.size() < (options.quick ? 12u : 60u)) {
-      const sim::MatMul op{.m = pick(8, 1500),
-                           .n = pick(24, 1500),
-                           .k = pick(24, 1500),
+      const std::int64_t m = pick(8, most), n = pick(24, most), k = pick(24, most);
+      const sim::MatMul op{.m = m,
+                           .n = (n + grain - 1) / grain * grain,
+                           .k = (k + grain - 1) / grain * grain,
                            .pass = kPasses[cases.size() % 3],
-                           .dtype = sim::DType::Fp32};
-      if (static_cast<double>(op.m * op.n * op.k) <= kLargestProduct)
-        cases.push_back(product_case(op));
+                           .dtype = axes.dtypes.front()};
+      if (is_short(axes, op.m, op.n, op.k)) cases.push_back(product_case(b, op));
     }
     for (int i = 0; i < (options.quick ? 4 : 16); ++i)
-      cases.push_back(attention_case(attention_of(pick(40, 1500), 8 * pick(3, 30), i % 2 == 1)));
+      cases.push_back(attention_case(
+          b, attention_of(axes, pick(cuda ? 300 : 40, cuda ? 8000 : 1500),
+                          cuda ? axes.width[static_cast<std::size_t>(i) % axes.width.size()]
+                               : 8 * pick(3, 30),
+                          i % 2 == 1)));
     return cases;
   });
 }
 
 std::vector<Sample> measure_exchanges(const CalibrationOptions& options) {
   if (options.ranks < 2) return {};
-  const CalibrationAxes axes = calibration_axes(options.quick);
+  const CalibrationAxes axes = calibration_axes(options);
   const int ranks = options.ranks;
-  return timed(options, [&](Group& world) {
+  return timed(options, [&](Bench& b) {
     std::vector<Case> cases;
     for (std::int64_t bytes : axes.bytes) {
       const auto n = static_cast<std::size_t>(bytes) / sizeof(float);
       const std::size_t part = std::max<std::size_t>(1, n / static_cast<std::size_t>(ranks));
-      const auto in = operands(static_cast<std::int64_t>(part) * ranks),
-                 out = operands(static_cast<std::int64_t>(part) * ranks);
+      const Tensor in = operands(b, static_cast<std::int64_t>(part) * ranks),
+                   out = operands(b, static_cast<std::int64_t>(part) * ranks);
+      TensorGroup* g = &b.world;
+      Queue& q = b.q();
       const auto add = [&](sim::CollectiveKind kind, std::function<void()> run) {
         cases.push_back({sim::Collective{.kind = kind,
                                          .bytes = Bytes(static_cast<double>(bytes)),
                                          .group = {.size = ranks, .per_node = ranks}},
-                         [in, out, run](int) { run(); }});
+                         [run](int) { run(); }});
       };
-      Group* g = &world;
-      float *pi = in->data(), *po = out->data();
-      add(sim::CollectiveKind::AllGather, [=] { g->all_gather(pi, po, part); });
-      add(sim::CollectiveKind::ReduceScatter, [=] { g->reduce_scatter(pi, po, part); });
-      add(sim::CollectiveKind::AllReduce, [=] {
-        g->all_reduce(po, part * static_cast<std::size_t>(ranks));
-        std::fill_n(po, 1, 0.0f);
+      add(sim::CollectiveKind::AllGather, [=, &q] { g->all_gather(q, q(in), q(out), part); });
+      add(sim::CollectiveKind::ReduceScatter,
+          [=, &q] { g->reduce_scatter(q, q(in), q(out), part); });
+      add(sim::CollectiveKind::AllReduce, [=, &q] {
+        g->all_reduce(q, q(out), part * static_cast<std::size_t>(ranks));
+        q.zero(q(out), 1);
       });
       const std::vector<std::size_t> counts(static_cast<std::size_t>(ranks), part);
-      add(sim::CollectiveKind::AllToAll, [=] { g->all_to_all(pi, counts, po, counts); });
-      // Between neighbours: one rank's buffer to all is what a broadcast among two does.
+      add(sim::CollectiveKind::AllToAll, [=, &q] {
+        g->all_to_all(q, {q(in), counts, q(out), counts});
+      });
+      // Between neighbours: one rank's buffer to all is what a gather of that rank's part does.
+      std::vector<std::size_t> first(static_cast<std::size_t>(ranks), 0);
+      first[0] = part * static_cast<std::size_t>(ranks);
       cases.push_back(
           {sim::Transfer{.bytes = Bytes(static_cast<double>(bytes)), .inter_node = false},
-           [in, out, g, pi, n](int) { g->broadcast(pi, n, 0); }});
+           [=, &q](int) { g->all_gather_parts(q, q(in), q(out), first); }});
     }
     return cases;
   });
 }
 
 namespace {
+
+// A model whose steps are calibrated with.
+struct ModelSize {
+  int hidden, seq;
+  bool latent;
+  plan::Precision precision = plan::Precision::Fp32;
+};
+
+// Of a GPU: heads of the sizes that large models have, experts that fill it.
+plan::ModelShape large_model(const ModelSize& size) {
+  plan::ModelShape m;
+  m.name = "calibration";
+  m.layers = 3, m.hidden = size.hidden, m.ffn = 4 * size.hidden, m.heads = size.hidden / 128;
+  m.kv_heads = std::max(1, m.heads / 4), m.head_dim = 128;
+  if (size.latent) {
+    m.kv_heads = m.heads;
+    m.mla = plan::Mla{.q_lora = size.hidden / 2,
+                      .kv_lora = size.hidden / 4,
+                      .qk_nope = 128,
+                      .qk_rope = 64,
+                      .v = 128};
+  }
+  m.moe = plan::Moe{.experts = 32,
+                    .top_k = 4,
+                    .ffn = size.hidden / 2,
+                    .shared_ffn = size.hidden / 2,
+                    .score = plan::RouterScore::Sigmoid,
+                    .layers = {false, true, true}};
+  m.vocab = 32768;
+  return m;
+}
 
 plan::ModelShape calibration_model(int hidden, bool latent) {
   plan::ModelShape m;
@@ -313,8 +436,8 @@ const sim::Work& work_of(const Trainer& trainer, const sim::Event& event) {
 void recorded(const Job& job, const CalibrationOptions& options,
               const std::function<void(const Trainer&, const StepResult&)>& see) {
   run_local(options.ranks, [&](Transport& transport) {
-    stay_on_core(transport.rank(), transport.size());
-    Trainer trainer(job, transport);
+    if (!options.device.cuda) stay_on_core(transport.rank(), transport.size());
+    Trainer trainer(job, transport, nullptr, equipment(options.device, transport));
     trainer.step();
     for (int i = 0; i < (options.quick ? 2 : 4); ++i) {
       const StepResult r = trainer.step(true);
@@ -329,24 +452,31 @@ StepSamples measure_steps(const CalibrationOptions& options, const hw::Cluster& 
                           const hw::Stack& stack) {
   StepSamples out;
   double gaps = 0, outside = 0, steps = 0, gap_count = 0;
-  struct Size {
-    int hidden, seq;
-    bool latent;
-  };
-  std::vector<Size> sizes = {{64, 48, false}, {96, 96, true}, {160, 192, false}, {320, 96, true}};
+  using enum plan::Precision;
+  std::vector<ModelSize> sizes = {
+      {64, 48, false}, {96, 96, true}, {160, 192, false}, {320, 96, true}};
   if (!options.quick) sizes.insert(sizes.end(), {{320, 320, false}, {480, 192, true}});
+  if (options.device.cuda) {
+    sizes = {{1024, 2048, true, Bf16}, {2048, 4096, false, Bf16}, {1024, 4096, true, Fp8DeepSeek}};
+    if (!options.quick)
+      sizes.insert(sizes.end(), {{2048, 2048, true, Bf16},
+                                 {512, 1024, true, Bf16},
+                                 {2048, 4096, true, Fp8DeepSeek},
+                                 {1024, 2048, true, Fp32}});
+  }
   std::mutex mutex;
-  for (const Size& size : sizes) {
+  for (const ModelSize& size : sizes) {
     if (options.progress)
       options.progress(static_cast<int>(out.models.size()), static_cast<int>(sizes.size()));
     std::vector<Sample>& ops = out.models.emplace_back();
-    Job job{.model = calibration_model(size.hidden, size.latent),
+    Job job{.model = options.device.cuda ? large_model(size)
+                                         : calibration_model(size.hidden, size.latent),
             .cluster = cluster,
             .stack = stack,
             .step = {.seq = size.seq, .global_batch = 3 * std::int64_t{options.ranks}}};
     job.plan.dp = options.ranks;
     job.plan.zero = plan::Zero::None;
-    job.plan.precision = plan::Precision::Fp32;
+    job.plan.precision = size.precision;
     job.plan.layout = plan::balanced_layout({.layers = job.model.layers}, 1);
     recorded(job, options, [&](const Trainer& trainer, const StepResult& r) {
       const Executor& e = trainer.executor();

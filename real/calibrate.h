@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "hw-models/stack.h"
+#include "real/devices.h"
 #include "real/trainer.h"
 #include "sim/work.h"
 
@@ -21,6 +22,7 @@ struct Sample {
 struct CalibrationOptions {
   int ranks = 1;       // at work at once, each measuring the same
   bool quick = false;  // fewer and smaller sizes
+  DeviceChoice device;
   // Called before each group of measurements. `done` of `all`.
   std::function<void(int done, int all)> progress;
 };
@@ -30,8 +32,11 @@ struct CalibrationAxes {
   std::vector<std::int64_t> m, n, k;     // of dense products
   std::vector<std::int64_t> seq, width;  // of attention; width: of query and value together
   std::vector<std::int64_t> bytes;       // of messages
+  std::vector<sim::DType> dtypes;        // of products
+  double largest_product = 0;            // m n k: some milliseconds
+  std::int64_t heads = 0;                // of attention
 };
-CalibrationAxes calibration_axes(bool quick);
+CalibrationAxes calibration_axes(const CalibrationOptions& options);
 
 // Every point of the axes whose work is below a second on any machine; passes in order.
 std::vector<Sample> measure_products(const CalibrationOptions& options);

@@ -31,6 +31,8 @@ struct Piece {
 struct SavedPiece {
   Piece piece;
   const float* values = nullptr;  // [count]
+  // Where `values` lie if they were brought from a device for this piece.
+  std::shared_ptr<const std::vector<float>> held = {};
 };
 
 struct SavedState {

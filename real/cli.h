@@ -26,7 +26,9 @@ struct TrainOptions {
   std::string output;             // folder of checkpoints; empty: the scenario's, or none
   std::int64_t steps = 0;         // step to end behind; 0: the phase's
   bool resume = false;
-  std::string log;  // file; empty: none
+  std::string log;             // file; empty: none
+  std::string device = "cpu";  // or "cuda", "cuda:N"
+  bool autotune = false;       // on CUDA, see DeviceChoice::deterministic
 };
 int train_command(const TrainOptions& options, const plan::CommonOptions& common);
 

@@ -29,6 +29,7 @@ struct Request {
   Job job;
   plan::Training settings;
   std::int64_t steps = 0;
+  DeviceChoice device;
   std::optional<std::string> refused;  // why the plan can't be trained
 };
 
@@ -59,6 +60,8 @@ Request request(const TrainOptions& options) {
         "no data to train on; give it with --data NAME.tokens or as /training/data of " +
         options.scenario + " (`reckon data` makes it from text)");
   r.job.recipe = r.settings.recipe;
+  r.device = device_choice(options.device);
+  r.device.deterministic = !options.autotune;
   r.steps = options.steps > 0 ? options.steps : plan::length(phase).steps;
 
   const Job& job = r.job;
@@ -96,6 +99,7 @@ TrainingRun training_run(const Request& r, const TokenData& data, const TrainOpt
           .steps = r.steps,
           .resume = options.resume,
           .log = options.log,
+          .device = r.device,
           // Batch systems warn with SIGTERM or SIGUSR1; mpirun hands these on, SIGINT it does not.
           .stop = plan::catch_interrupt({SIGINT, SIGTERM, SIGUSR1}),
           .progress = progress_line(r)};
@@ -109,6 +113,7 @@ void report(const Request& r, const TrainingResult& t, const TokenData& data, bo
     fmt::print("{}\n", nlohmann::ordered_json{{"scenario", r.scenario},
                                               {"plan", plan::describe(r.job.plan)},
                                               {"ranks", plan::world_size(r.job.plan)},
+                                              {"device", r.device.cuda ? "cuda" : "cpu"},
                                               {"first_step", t.first},
                                               {"last_step", t.last},
                                               {"stopped", t.stopped},
@@ -124,10 +129,10 @@ void report(const Request& r, const TrainingResult& t, const TokenData& data, bo
                            .dump(2));
     return;
   }
-  fmt::print("{}, {} parameters, on {} rank{}: {}\n", r.scenario,
+  fmt::print("{}, {} parameters, on {} rank{}{}: {}\n", r.scenario,
              plan::short_count(static_cast<double>(plan::parameters(r.job.model).total())),
              plan::world_size(r.job.plan), plan::world_size(r.job.plan) == 1 ? "" : "s",
-             plan::describe(r.job.plan));
+             r.device.cuda ? " of CUDA" : "", plan::describe(r.job.plan));
   if (t.last < t.first) {
     fmt::print("nothing to do: step {} is done, {} were asked for\n", t.last, r.steps);
   } else {
@@ -165,7 +170,7 @@ int train_on_threads(const TrainOptions& options, bool json) {
   const TrainingRun run = training_run(r, data, options);
   TrainingResult result;
   run_local(plan::world_size(r.job.plan), [&](Transport& transport) {
-    stay_on_core(transport.rank(), transport.size());
+    if (!run.device.cuda) stay_on_core(transport.rank(), transport.size());
     const TrainingResult mine = train(run, transport);
     if (transport.rank() == 0) result = mine;
   });
@@ -202,7 +207,9 @@ int train_on_mpi(const TrainOptions& options, bool json) {
 
 int train_command(const TrainOptions& options, const plan::CommonOptions& common) try {
   return under_mpi() ? train_on_mpi(options, common.json) : train_on_threads(options, common.json);
-} catch (const Diverged& e) {
+} catch (const InputError&) {
+  throw;
+} catch (const std::runtime_error& e) {  // Diverged, a device out of memory or lost, a lost rank
   fmt::print(stderr, "reckon: {}\n", e.what());
   return plan::kInfeasible;
 }

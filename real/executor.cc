@@ -70,15 +70,16 @@ void Worker::rethrow() {
 // ---- set-up
 
 Executor::Executor(const sim::Program& program, const plan::Schedule& schedule,
-                   const Setting& setting, Ops& ops, Weights& weights, Optimizer& optimizer,
-                   Transport& transport, Meter& meter)
+                   const Setting& setting, const Rank& rank)
     : program_(program),
       setting_(setting),
-      ops_(ops),
-      weights_(weights),
-      optimizer_(optimizer),
-      transport_(transport),
-      meter_(meter),
+      ops_(rank.ops),
+      weights_(rank.weights),
+      optimizer_(rank.optimizer),
+      communicator_(rank.communicator),
+      transport_(rank.communicator.transport()),
+      meter_(rank.meter),
+      device_(rank.device),
       micro_batches_(static_cast<std::uint32_t>(schedule.micro_batches)),
       chunks_(schedule.chunks) {
   // A bidirectional schedule stores half of the ranks; the others do the same in mirror image.
@@ -103,6 +104,14 @@ Executor::Executor(const sim::Program& program, const plan::Schedule& schedule,
     for (std::size_t i = sync.slot; i < gathers_before_.size(); ++i)
       gathers_before_[i] = std::max(gathers_before_[i], gathers);
   }
+  gather_marks_.resize(gathers);
+  exchange_.post([this] { device_.bind_thread(); });
+  data_.post([this] { device_.bind_thread(); });
+}
+
+// The trainer has one queue for computing.
+Stream Executor::stream_of(const sim::Op& op) {
+  return op.stream == Stream::Compute2 ? Stream::Compute : op.stream;
 }
 
 Executor::Bound Executor::bind(const sim::Block& block, bool optimizer) {
@@ -122,6 +131,15 @@ Executor::Bound Executor::bind(const sim::Block& block, bool optimizer) {
     if (it == labels_.end()) labels_.push_back(op.label);
     if (!computes || op.part < 0) continue;
     if (op.phase == Phase::F && !op.recompute) last_forward[op.part] = i;
+  }
+  b.marked.assign(n, 0);
+  for (std::size_t i = 0; i < n; ++i) {
+    const sim::Op& op = block.ops[i];
+    b.exchanges |= !b.computes[i];
+    for (std::uint32_t w = 0; w < op.waits; ++w) {
+      const std::uint32_t on = block.waits[op.first_wait + w];
+      if (stream_of(block.ops[on]) != stream_of(op)) b.marked[on] = 1;
+    }
   }
   b.here = b.computes;
   std::uint32_t last_here = 0;
@@ -172,14 +190,24 @@ void Executor::run_op(Run& run, std::uint32_t i) {
   const sim::Block& block = *run.bound->block;
   const sim::Op& op = block.ops[i];
   const bool forward = op.phase == Phase::F && !op.recompute;
+  Queue& q = queue_of(op);
+  for (std::uint32_t w = 0; w < op.waits; ++w) {
+    const std::uint32_t on = block.waits[op.first_wait + w];
+    if (run.bound->marked[on] && stream_of(block.ops[on]) != stream_of(op)) q.wait(run.marks[on]);
+  }
   sim::Event* event = run.events != nullptr ? &(*run.events)[i] : nullptr;
+  Stamps* stamps = run.stamps != nullptr ? &(*run.stamps)[i] : nullptr;
   if (event != nullptr) event->start = now();
-  ops_.run(run.bound->actions[i], {.op = op,
+  if (stamps != nullptr) stamps->from = q.stamp();
+  ops_.run(run.bound->actions[i], {.q = q,
+                                   .op = op,
                                    .work = block.works[op.work],
                                    .layout = forward ? *run.forward_layout : *run.backward_layout,
                                    .chunk = forward ? *run.forward_weights : *run.backward_weights,
                                    .pass = forward ? *run.forward : *run.backward});
   if (event != nullptr) event->end = now();
+  if (stamps != nullptr) stamps->to = q.stamp();
+  if (run.bound->marked[i]) run.marks[i] = q.mark();
 }
 
 void Executor::run_block(Run& run) {
@@ -187,6 +215,12 @@ void Executor::run_block(Run& run) {
   const sim::Block& block = *bound.block;
   const auto n = static_cast<std::uint32_t>(block.ops.size());
   run.done = std::make_unique<std::atomic<std::uint32_t>[]>(n);
+  run.marks.resize(n);
+  constexpr Stream kExchanges[] = {Stream::Expert, Stream::Model};
+  if (bound.exchanges && device_.remote()) {
+    const Mark start = device_.compute().mark();
+    for (const Stream stream : kExchanges) device_.queue(stream).wait(start);
+  }
   const auto signal = [&](std::uint32_t i) {
     run.done[i].store(1, std::memory_order_release);
     run.done[i].notify_all();
@@ -247,6 +281,8 @@ void Executor::run_block(Run& run) {
     throw;
   }
   if (bound.elsewhere) exchange_.drain();
+  if (bound.exchanges && device_.remote())
+    for (const Stream stream : kExchanges) device_.compute().wait(device_.queue(stream).mark());
 }
 
 // ---- messages
@@ -262,45 +298,40 @@ void Executor::send(Tensor what, int pipeline_rank, std::uint32_t tag) {
   }
   what.recount(Holds::Buffers);
   InFlight f{.what = std::move(what)};
-  f.pending =
-      transport_.send(rank_at(setting_.plan, setting_.place, pipeline_rank), tag, f.what.floats(),
-                      static_cast<std::size_t>(f.what.count()) * sizeof(float));
+  Queue& q = device_.queue(Stream::Pipe);
+  q.wait(device_.compute().mark());
+  f.pending = communicator_.send(q, {.peer = rank_at(setting_.plan, setting_.place, pipeline_rank),
+                                     .tag = tag,
+                                     .channel = tag / micro_batches_,
+                                     .at = q(f.what),
+                                     .n = f.what.count()});
   sent_.push_back(std::move(f));
 }
 
-namespace {
-
-struct Incoming {
-  Transport& transport;
-  Meter& meter;
-  std::map<std::uint32_t, Tensor>& handed_over;
-};
-
-Tensor receive(const Incoming& in, int from, std::uint32_t tag, std::int64_t n) {
-  if (const auto it = in.handed_over.find(tag); it != in.handed_over.end()) {
+Tensor Executor::receive(int from, std::uint32_t tag) {
+  if (const auto it = handed_over_.find(tag); it != handed_over_.end()) {
     Tensor t = std::move(it->second);
-    in.handed_over.erase(it);
+    handed_over_.erase(it);
     return t;
   }
-  Tensor t(in.meter, n);
-  in.transport.receive(from, tag, t.floats(), static_cast<std::size_t>(n) * sizeof(float))->wait();
+  Queue& q = device_.compute();
+  Tensor t(meter_, ops_.split_rows() * setting_.model.hidden,
+           {.element = ops_.element(), .queue = q.index()});
+  communicator_.receive(
+      q, {.peer = from, .tag = tag, .channel = tag / micro_batches_, .at = q(t), .n = t.count()});
   return t;
 }
 
-}  // namespace
-
 void Executor::receive_forward(Pass& pass, std::uint16_t chunk, std::uint32_t mb) {
   const auto from = static_cast<std::uint16_t>(chunk - 1);
-  pass.input = receive({transport_, meter_, handed_over_},
-                       rank_at(setting_.plan, setting_.place, rank_of(from, mb)),
-                       tag(false, from, mb), ops_.split_rows() * setting_.model.hidden);
+  pass.input =
+      receive(rank_at(setting_.plan, setting_.place, rank_of(from, mb)), tag(false, from, mb));
 }
 
 void Executor::receive_backward(Pass& pass, std::uint16_t chunk, std::uint32_t mb) {
   const auto from = static_cast<std::uint16_t>(chunk + 1);
-  pass.d_hidden = receive({transport_, meter_, handed_over_},
-                          rank_at(setting_.plan, setting_.place, rank_of(from, mb)),
-                          tag(true, from, mb), ops_.split_rows() * setting_.model.hidden);
+  pass.d_hidden =
+      receive(rank_at(setting_.plan, setting_.place, rank_of(from, mb)), tag(true, from, mb));
   Ops::end_of_hidden(pass, setting_.plan.layout[chunk]);
 }
 
@@ -312,8 +343,17 @@ Pass& Executor::begin_pass(std::uint16_t chunk, std::uint32_t mb, const Ids& ids
   pass.parts.resize(static_cast<std::size_t>(layout.layers + layout.mtp));
   pass.heads.resize(static_cast<std::size_t>(layout.mtp) + 1);
   if (layout.embedding || layout.head || layout.mtp > 0) {
-    pass.tokens = Tensor(meter_, setting_.plan.micro_batch * ops_.token_stride(), Holds::Buffers);
-    ids(mb, pass.tokens.ints());
+    Queue& q = device_.compute();
+    const std::int64_t n = setting_.plan.micro_batch * ops_.token_stride();
+    pass.tokens =
+        Tensor(meter_, n, {.element = Element::Int32, .what = Holds::Buffers, .queue = q.index()});
+    if (device_.remote()) {
+      std::vector<std::int32_t> tokens(static_cast<std::size_t>(n));
+      ids(mb, tokens.data());
+      q.upload(tokens.data(), q(pass.tokens), n);
+    } else {
+      ids(mb, pass.tokens.ints());
+    }
   }
   if (chunk > 0) receive_forward(pass, chunk, mb);
   return pass;
@@ -347,6 +387,7 @@ void Executor::run_slot(std::uint32_t index, const Ids& ids, bool record) {
     gathers_done_.wait(done);
   }
   data_.rethrow();
+  if (needed > 0) device_.compute().wait(gather_marks_[needed - 1]);
 
   const bool forward = slot.phase == Phase::F || slot.phase == Phase::FB;
   const bool pair = slot.phase == Phase::FB;
@@ -370,7 +411,12 @@ void Executor::run_slot(std::uint32_t index, const Ids& ids, bool record) {
   }
   const sim::Block& block = *program_.blocks[slot.block];
   std::vector<sim::Event> events;
+  std::vector<Stamps> stamps;
   if (record) {
+    if (device_.remote()) {
+      stamps.resize(block.ops.size());
+      run.stamps = &stamps;
+    }
     for (std::uint32_t i = 0; i < block.ops.size(); ++i) {
       const sim::Op& op = block.ops[i];
       const bool second = op.phase != Phase::F || op.recompute;
@@ -392,10 +438,12 @@ void Executor::run_slot(std::uint32_t index, const Ids& ids, bool record) {
   if (record) {
     const std::lock_guard lock(events_mutex_);
     events_.insert(events_.end(), events.begin(), events.end());
+    stamps_.insert(stamps_.end(), stamps.begin(), stamps.end());
   }
 }
 
-void Executor::record_sync(const sim::Sync& sync, std::uint32_t index, sim::SimTime start) {
+void Executor::record_sync(const sim::Sync& sync, std::uint32_t index, sim::SimTime start,
+                           Stamps stamps) {
   // Behind the ops and messages of the slot, see sim::Event.
   const sim::Slot& slot = role_->slots[sync.slot];
   const auto behind = static_cast<std::uint32_t>(program_.blocks[slot.block]->ops.size());
@@ -413,6 +461,17 @@ void Executor::record_sync(const sim::Sync& sync, std::uint32_t index, sim::SimT
                      .chunk = sync.chunk,
                      .start = start,
                      .end = end});
+  if (device_.remote()) stamps_.push_back(std::move(stamps));
+}
+
+// Events by the queues' clocks instead of the host's.
+void Executor::read_stamps() {
+  if (stamps_.empty()) return;
+  device_.compute().finish();
+  const auto at = [&](const Mark& m) { return sim::SimTime{} + device_.between(start_stamp_, m); };
+  for (std::size_t i = 0; i < events_.size(); ++i)
+    events_[i].start = at(stamps_[i].from), events_[i].end = at(stamps_[i].to);
+  stamps_.clear();
 }
 
 void Executor::run_step(std::int64_t step, const Ids& ids, bool record) {
@@ -427,11 +486,18 @@ void Executor::run_step(std::int64_t step, const Ids& ids, bool record) {
 void Executor::walk(std::int64_t step, const Ids& ids, bool record) {
   start_ = std::chrono::steady_clock::now();
   events_.clear();
+  stamps_.clear();
   gathers_done_.store(0);
+  Queue& compute = device_.compute();
+  Queue& data = device_.queue(Stream::Data);
+  stamping_ = record && device_.remote();
+  start_stamp_ = stamp(compute);
   const auto post = [&](std::uint32_t index) {
     const sim::Sync& sync = role_->syncs[index];
-    data_.post([this, &sync, index, record] {
+    data_.post([this, &sync, &data, index, record, behind = compute.mark()] {
+      data.wait(behind);
       const sim::SimTime start = now();
+      const Mark from = stamp(data);
       try {
         optimizer_.sync(sync);
       } catch (...) {
@@ -440,8 +506,9 @@ void Executor::walk(std::int64_t step, const Ids& ids, bool record) {
         gathers_done_.notify_all();
         throw;
       }
-      if (record) record_sync(sync, index, start);
+      if (record) record_sync(sync, index, start, {from, stamp(data)});
       if (sync.before) {
+        gather_marks_[gathers_done_.load()] = data.mark();
         gathers_done_.fetch_add(1);
         gathers_done_.notify_all();
       }
@@ -456,12 +523,15 @@ void Executor::walk(std::int64_t step, const Ids& ids, bool record) {
       if (!role_->syncs[i].before && role_->syncs[i].slot == slot) post(i);
   }
   data_.drain();
+  compute.wait(data.mark());
 
   const Bound& tail = bound_[role_->tail];
   for (std::uint32_t i = 0; i < tail.block->ops.size(); ++i) {
     const sim::Op& op = tail.block->ops[i];
     const sim::SimTime start = now();
+    const Mark from = stamp(compute);
     optimizer_.run(op.label, step);
+    if (record && device_.remote()) stamps_.push_back({from, stamp(compute)});
     if (record)
       events_.push_back({.role = role_index_,
                          .slot = static_cast<std::uint32_t>(role_->slots.size()),
@@ -474,6 +544,7 @@ void Executor::walk(std::int64_t step, const Ids& ids, bool record) {
   }
   for (InFlight& f : sent_) f.pending->wait();
   sent_.clear();
+  read_stamps();
   check(passes_.empty() && handed_over_.empty(), "every pass of a step ends in it");
 }
 

@@ -96,8 +96,8 @@ Ops::Action Ops::action(const sim::Op& op, const sim::Work& work) {
   throw std::invalid_argument(std::string("the trainer has no op ") + op.label);
 }
 
-Ops::Ops(const Setting& setting, Weights& weights, Groups& groups, Meter& meter)
-    : setting_(setting), weights_(weights), groups_(groups), meter_(meter) {
+Ops::Ops(const Setting& setting, Weights& weights, Groups& groups, Meter& meter, Device& device)
+    : setting_(setting), weights_(weights), groups_(groups), meter_(meter), device_(device) {
   const plan::ModelShape& m = setting.model;
   const plan::Plan& p = setting.plan;
   batch_ = p.micro_batch;
@@ -110,22 +110,36 @@ Ops::Ops(const Setting& setting, Weights& weights, Groups& groups, Meter& meter)
   qk_dim_ = m.mla ? m.mla->qk_nope + m.mla->qk_rope : m.head_dim;
   v_dim_ = m.mla ? m.mla->v : m.head_dim;
   bf16_ = p.precision != plan::Precision::Fp32;
+  element_ = bf16_ ? device.narrow() : Element::Fp32;
   if (m.positions == plan::Positions::Rope)
-    rope_ =
-        cpu::rope_table({.theta = m.rope_theta}, setting.seq, m.mla ? m.mla->qk_rope : m.head_dim);
+    rope_ = device.rope_table(
+        cpu::rope_table({.theta = m.rope_theta}, setting.seq, m.mla ? m.mla->qk_rope : m.head_dim));
+  std::vector<std::int32_t> positions, token_positions;
   // One slice from each end of the sequence, so that causal work is equal.
   const int half = static_cast<int>(seq_local_) / 2;
   for (std::int64_t i = 0; i < seq_local_; ++i) {
     if (p.cp == 1)
-      positions_.push_back(static_cast<std::int32_t>(i));
+      positions.push_back(static_cast<std::int32_t>(i));
     else if (i < half)
-      positions_.push_back(static_cast<std::int32_t>(setting.place.cp * half + i));
+      positions.push_back(static_cast<std::int32_t>(setting.place.cp * half + i));
     else
-      positions_.push_back(
+      positions.push_back(
           static_cast<std::int32_t>((2 * p.cp - 1 - setting.place.cp) * half + (i - half)));
   }
   for (std::int64_t b = 0; b < batch_; ++b)
-    token_positions_.insert(token_positions_.end(), positions_.begin(), positions_.end());
+    token_positions.insert(token_positions.end(), positions.begin(), positions.end());
+  positions_ = {device, std::move(positions)};
+  token_positions_ = {device, std::move(token_positions)};
+  losses_ = {device, std::vector<double>(3, 0.0)};
+}
+
+void Ops::clear_losses() {
+  losses_.write(device_, {0.0, 0.0, 0.0});
+}
+
+Ops::Losses Ops::losses() {
+  const std::vector<double> sums = losses_.read(device_);
+  return {.next = sums[0], .mtp = sums[1]};
 }
 
 LayerState& Ops::at(const Call& c) const {
@@ -142,7 +156,7 @@ HeadState& Ops::head_at(const Call& c) const {
 }
 
 bool Ops::is_moe(const Call& c) const {
-  return refs(c).router.w != nullptr;
+  return static_cast<bool>(refs(c).router.w);
 }
 
 cpu::Numbers Ops::numbers(const Call& c) const {
@@ -155,62 +169,70 @@ cpu::Numbers Ops::numbers(const Call& c) const {
   return bf16_ ? cpu::Numbers::Bf16 : cpu::Numbers::Fp32;
 }
 
-void Ops::settle(Tensor& t) {
-  if (bf16_) cpu::round_bf16(t.floats(), t.count());
+Tensor Ops::copied(const Call& c, const Tensor& t) const {
+  Tensor copy = made(c, t.count(), t.element());
+  c.q.copy(c.q(t), c.q(copy), t.count());
+  return copy;
+}
+
+void Ops::settle(const Call& c, Tensor& t) const {
+  if (bf16_) c.q.round_bf16(c.q(t), t.count());
 }
 
 Tensor Ops::product(const Call& c, const Tensor& x, Ref w, std::int64_t m, std::int64_t n,
                     std::int64_t k) {
-  Tensor y = make(m * n);
-  cpu::linear_forward({m, n, k, numbers(c)}, x.floats(), w.w, y.floats());
-  settle(y);
+  Tensor y = make(c, m * n);
+  c.q.linear_forward({m, n, k, numbers(c)}, c.q(x), w.w, c.q(y));
+  settle(c, y);
   return y;
 }
 
 void Ops::product_grad(const Call& c, const Tensor& dy, Ref w, std::int64_t m, std::int64_t n,
                        std::int64_t k, Tensor& dx) {
   const bool add = static_cast<bool>(dx);
-  if (!add) dx = make(m * k);
-  cpu::linear_input_grad({m, n, k, numbers(c)}, dy.floats(), w.w, dx.floats(), add);
-  settle(dx);
+  if (!add) dx = make(c, m * k);
+  c.q.linear_input_grad({m, n, k, numbers(c)}, c.q(dy), w.w, c.q(dx), add);
+  settle(c, dx);
 }
 
 void Ops::weight_grad(const Call& c, const Tensor& dy, const Tensor& x, Ref w, std::int64_t m,
                       std::int64_t n, std::int64_t k) {
-  cpu::linear_weight_grad({m, n, k, numbers(c)}, dy.floats(), x.floats(), w.g);
+  c.q.linear_weight_grad({m, n, k, numbers(c)}, c.q(dy), c.q(x), w.g);
 }
 
-void Ops::norm(const Tensor& x, Ref w, Ref bias, std::int64_t rows, std::int64_t width, Tensor& y,
-               Tensor& stat) {
+void Ops::norm(const Call& c, const Tensor& x, Ref w, Ref bias, std::int64_t rows,
+               std::int64_t width, Tensor& y, Tensor& stat) {
   const bool layer = setting_.model.norm == plan::Norm::LayerNorm;
-  y = make(rows * width);
-  stat = make(rows * (layer ? 2 : 1));
-  cpu::norm_forward({rows, width, static_cast<float>(setting_.model.norm_eps), layer}, x.floats(),
-                    w.w, bias.w, y.floats(), stat.floats());
-  settle(y);
+  y = make(c, rows * width);
+  stat = make_floats(c, rows * (layer ? 2 : 1));
+  c.q.norm_forward({rows, width, static_cast<float>(setting_.model.norm_eps), layer}, c.q(x), w.w,
+                   bias.w, c.q(y), floats(c.q(stat)));
+  settle(c, y);
 }
 
-Tensor Ops::norm_grad(const Tensor& dy, const Tensor& x, Ref w, Ref bias, const Tensor& stat,
-                      std::int64_t rows, std::int64_t width, Tensor skip) {
+Tensor Ops::norm_grad(const Call& c, const Tensor& dy, const Tensor& x, Ref w, Ref bias,
+                      const Tensor& stat, std::int64_t rows, std::int64_t width, Tensor skip) {
   const bool layer = setting_.model.norm == plan::Norm::LayerNorm;
   const bool add = static_cast<bool>(skip);
-  Tensor dx = add ? std::move(skip) : make(rows * width);
-  cpu::norm_backward({rows, width, static_cast<float>(setting_.model.norm_eps), layer}, dy.floats(),
-                     x.floats(), w.w, stat.floats(), dx.floats(), w.g, bias.g, add);
-  settle(dx);
+  Tensor dx = add ? std::move(skip) : make(c, rows * width);
+  c.q.norm_backward({rows, width, static_cast<float>(setting_.model.norm_eps), layer}, c.q(dy),
+                    c.q(x), w.w, floats(c.q(stat)),
+                    {.x = c.q(dx), .w = w.g, .b = bias.g, .accumulate_x = add});
+  settle(c, dx);
   return dx;
 }
 
-Tensor Ops::gathered(Group& group, const Tensor& part, std::int64_t n) {
-  Tensor whole = make(n * group.size());
-  group.all_gather(part.floats(), whole.floats(), static_cast<std::size_t>(n));
+Tensor Ops::gathered(const Call& c, TensorGroup& group, const Tensor& part, std::int64_t n) const {
+  Tensor whole = made(c, n * group.size(), part.element());
+  group.all_gather(c.q, c.q(part), c.q(whole), static_cast<std::size_t>(n));
   return whole;
 }
 
-Tensor Ops::scattered(Group& group, const Tensor& whole, std::int64_t n) {
-  Tensor part = make(n);
-  group.reduce_scatter(whole.floats(), part.floats(), static_cast<std::size_t>(n));
-  settle(part);
+Tensor Ops::scattered(const Call& c, TensorGroup& group, const Tensor& whole,
+                      std::int64_t n) const {
+  Tensor part = made(c, n, whole.element());
+  group.reduce_scatter(c.q, c.q(whole), c.q(part), static_cast<std::size_t>(n));
+  settle(c, part);
   return part;
 }
 
@@ -247,7 +269,8 @@ void Ops::after_forward(Pass& pass, const plan::ChunkLayout& layout, int part) {
   if (drops(plan::kMlp)) s.up = s.act = Tensor();
   if (drops(plan::kMoe))
     s.sent = s.sent_weight = s.arrived = s.arrived_weight = s.rows = s.row_weight = s.e_up =
-        s.e_act = s.s_up = s.s_act = s.copy_of = Tensor();
+        s.e_act = s.s_up = s.s_act = s.copy_of = s.expert_counts = s.expert_offsets = s.by_expert =
+            s.by_member = Tensor();
   if (drops(plan::kCoreAttention)) s.lse = Tensor();
 }
 

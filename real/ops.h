@@ -10,8 +10,8 @@
 
 #include "planner/model.h"
 #include "planner/plan.h"
-#include "real/group.h"
-#include "real/kernels.h"
+#include "real/communicator.h"
+#include "real/device.h"
 #include "real/pass.h"
 #include "real/weights.h"
 #include "sim/program.h"
@@ -20,9 +20,10 @@ namespace reckon::real {
 
 // The communication groups of a rank; a group of one where the plan has none.
 struct Groups {
-  std::unique_ptr<Group> tp, cp, tp_cp, ep, dp_cp, edp, stage, world;
-  std::unique_ptr<Group> tp_data;  // the tensor-parallel ranks again, for the data thread
-  std::unique_ptr<Group> copies;   // of the embedding on several stages; null: this rank has none
+  std::unique_ptr<TensorGroup> tp, cp, tp_cp, ep, dp_cp, edp, stage, world;
+  std::unique_ptr<TensorGroup> tp_data;  // the tensor-parallel ranks again, for the data thread
+  std::unique_ptr<TensorGroup>
+      copies;  // of the embedding on several stages; null: this rank has none
 };
 
 // What stays the same for all passes of a rank.
@@ -38,9 +39,10 @@ struct Setting {
 
 class Ops {
  public:
-  Ops(const Setting& setting, Weights& weights, Groups& groups, Meter& meter);
+  Ops(const Setting& setting, Weights& weights, Groups& groups, Meter& meter, Device& device);
 
   struct Call {
+    Queue& q;  // of the op's stream
     const sim::Op& op;
     const sim::Work& work;
     const plan::ChunkLayout& layout;
@@ -57,15 +59,20 @@ class Ops {
   // that reads it last.
   void after_forward(Pass& pass, const plan::ChunkLayout& layout, int part);
 
-  Tensor make(std::int64_t n) { return Tensor(meter_, n); }
+  // How activations are stored.
+  Element element() const { return element_; }
   std::int64_t split_rows() const { return s_; }
   // The gradient behind a chunk's last layer is whole: hands it to that layer.
   static void end_of_hidden(Pass& pass, const plan::ChunkLayout& layout);
   // Ids per sequence in Pass::tokens.
   std::int64_t token_stride() const { return setting_.seq + 1 + setting_.model.mtp_depth; }
 
-  // Sums of a step on this rank, over tokens. Reset by the trainer.
-  double loss = 0, mtp_loss = 0;
+  // Sums of a step on this rank, over tokens: of next tokens, and of MTP's.
+  struct Losses {
+    double next = 0, mtp = 0;
+  };
+  void clear_losses();
+  Losses losses();  // the host waits for them
 
  private:
   struct Entry {
@@ -205,8 +212,27 @@ class Ops {
   cpu::Numbers numbers(const Call& c) const;
   void finish_loss(const Call& c, const Tensor& partials);
   std::int64_t local_experts() const;
-  const std::vector<std::int32_t>& expert_rows(const LayerState& s,
-                                               std::vector<std::int32_t>& out) const;
+  bool experts_are_local() const { return setting_.plan.ep == 1; }
+  // Rows of each local expert; `counts` holds them where the host knows them.
+  GroupedRows expert_rows(const Call& c, std::vector<std::int32_t>& counts) const;
+  void dispatch_tables(const Call& c);
+  BalanceShape balance_shape() const;
+
+  // Tensors that the op makes: activations, and what is of 32 bits under every plan.
+  Tensor make(const Call& c, std::int64_t n) const { return made(c, n, element_); }
+  Tensor make_floats(const Call& c, std::int64_t n) const { return made(c, n, Element::Fp32); }
+  Tensor make_ints(const Call& c, std::int64_t n) const { return made(c, n, Element::Int32); }
+  Tensor made(const Call& c, std::int64_t n, Element e) const {
+    return Tensor(meter_, n, {.element = e, .queue = c.q.index()});
+  }
+  Tensor copied(const Call& c, const Tensor& t) const;
+  // Ids `shift` places behind each of the rank's tokens.
+  struct Ids {
+    std::int32_t* at = nullptr;
+    Tensor tensor;                   // on a remote device
+    std::vector<std::int32_t> host;  // else
+  };
+  Ids ids_at(const Call& c, std::int64_t shift) const;
 
   // y[m, n] = x w^T and its gradients, rounded as the op's numbers ask.
   Tensor product(const Call& c, const Tensor& x, Ref w, std::int64_t m, std::int64_t n,
@@ -215,33 +241,36 @@ class Ops {
                     std::int64_t k, Tensor& dx);  // adds where dx exists
   void weight_grad(const Call& c, const Tensor& dy, const Tensor& x, Ref w, std::int64_t m,
                    std::int64_t n, std::int64_t k);
-  void norm(const Tensor& x, Ref w, Ref bias, std::int64_t rows, std::int64_t width, Tensor& y,
-            Tensor& stat);
+  void norm(const Call& c, const Tensor& x, Ref w, Ref bias, std::int64_t rows, std::int64_t width,
+            Tensor& y, Tensor& stat);
   // Gradient of the norm's input, on top of `skip` where given, which it takes over.
-  Tensor norm_grad(const Tensor& dy, const Tensor& x, Ref w, Ref bias, const Tensor& stat,
-                   std::int64_t rows, std::int64_t width, Tensor skip);
-  Tensor gathered(Group& group, const Tensor& part, std::int64_t n);
-  Tensor scattered(Group& group, const Tensor& whole, std::int64_t n);
+  Tensor norm_grad(const Call& c, const Tensor& dy, const Tensor& x, Ref w, Ref bias,
+                   const Tensor& stat, std::int64_t rows, std::int64_t width, Tensor skip);
+  Tensor gathered(const Call& c, TensorGroup& group, const Tensor& part, std::int64_t n) const;
+  Tensor scattered(const Call& c, TensorGroup& group, const Tensor& whole, std::int64_t n) const;
   // Rows sent to and received from the members of the expert group.
-  Tensor exchanged(const Tensor& in, const std::vector<std::size_t>& send,
+  Tensor exchanged(const Call& c, const Tensor& in, const std::vector<std::size_t>& send,
                    const std::vector<std::size_t>& receive, std::int64_t width);
-  void settle(Tensor& t);  // onto the bf16 grid where the plan says so
+  void settle(const Call& c, Tensor& t) const;  // onto the bf16 grid where the plan says so
   // Whole context from this rank's slices and back. [batch, seq, width]
-  Tensor whole_context(const Tensor& slice, std::int64_t width);
-  Tensor context_slice(const Tensor& whole, std::int64_t width);
+  Tensor whole_context(const Call& c, const Tensor& slice, std::int64_t width) const;
+  Tensor context_slice(const Call& c, const Tensor& whole, std::int64_t width) const;
   // Regroups rows between "by member, then expert" and "by expert, then member".
-  Tensor regrouped(const LayerState& s, const Tensor& in, std::int64_t width, bool to_experts);
+  Tensor regrouped(const Call& c, const Tensor& in, std::int64_t width, bool to_experts) const;
 
   Setting setting_;
   Weights& weights_;
   Groups& groups_;
   Meter& meter_;
+  Device& device_;
   std::int64_t batch_, t_, s_, h_, seq_local_;  // sequences, tokens, split tokens, hidden
   std::int64_t heads_, kv_heads_, qk_dim_, v_dim_;
   bool bf16_;
-  cpu::RopeTable rope_;
-  std::vector<std::int32_t> positions_;        // [seq_local] of this rank's tokens in a sequence
-  std::vector<std::int32_t> token_positions_;  // [T]
+  Element element_;
+  std::unique_ptr<RopeOnDevice> rope_;
+  // Where the kernels read them: of this rank's tokens, [seq_local] in a sequence and [T].
+  Standing<std::int32_t> positions_, token_positions_;
+  Standing<double> losses_;  // next tokens', MTP's, those that another rank counts
 };
 
 }  // namespace reckon::real

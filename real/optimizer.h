@@ -27,7 +27,7 @@ struct Diverged : std::runtime_error {
 class Optimizer {
  public:
   Optimizer(const Setting& setting, Weights& weights, Groups& groups, const sim::Role& role,
-            Meter& meter);
+            Meter& meter, Device& device);
 
   // One collective beside the slots, as its label says. On the data thread.
   void sync(const sim::Sync& sync);
@@ -38,6 +38,7 @@ class Optimizer {
   double gradient_norm() const { return norm_; }
 
   // States as pieces of whole-model tensors: weights, "adam.m/...", "adam.v/...", router biases.
+  // The host waits for a device, and takes memory for what is there.
   std::vector<SavedPiece> saved() const;
   void load(const Checkpoint& checkpoint);
 
@@ -52,7 +53,7 @@ class Optimizer {
   struct Shard {
     ChunkWeights* chunk = nullptr;
     bool expert = false;
-    Group* group = nullptr;
+    TensorGroup* group = nullptr;
     std::uint32_t buckets = 1;
     bool sharded = false;
     std::vector<Segment> segments;
@@ -65,9 +66,11 @@ class Optimizer {
   };
 
   Shard& shard(int chunk, bool expert);
-  void reduce(Shard& s);
-  void gather(Shard& s);
-  void sum_replicated(ChunkWeights& c);
+  void reduce(Queue& q, Shard& s);
+  void gather(Queue& q, Shard& s);
+  void sum_replicated(Queue& q, ChunkWeights& c);
+  void narrow(const std::vector<float>& from, View to) const;
+  void read(const Checkpoint& from, const Piece& piece, View to) const;
   void norm();
   void sum_norm();
   void update(std::int64_t step);
@@ -78,10 +81,12 @@ class Optimizer {
   Weights& weights_;
   Groups& groups_;
   Meter& meter_;
+  Device& device_;
   bool masters_;  // weights are not fp32: the optimizer keeps fp32 copies
   std::vector<Shard> shards_;
   bool gathered_dense_ = false;  // in this tail
-  double square_ = 0, norm_ = 0;
+  Standing<double> square_;      // one number, the sum over the rank's gradients
+  double norm_ = 0;
 };
 
 }  // namespace reckon::real

@@ -34,6 +34,9 @@ struct LayerState {
   Tensor token_of;                        // [C] the token of each sorted copy
   Tensor copy_of;                         // [S, k] where each copy sits
   Tensor sent, sent_weight;               // [C, h], [C] sorted by expert
+  // On a remote device: copies of each expert of the model [E], where each local expert's rows
+  // begin, and where rows stand by expert and by member; see Queue::regroup.
+  Tensor expert_counts, expert_offsets, by_expert, by_member;
   std::vector<std::size_t> send_counts, receive_counts;  // copies per member of the expert group
   std::vector<std::int32_t> received_per;                // [member, local expert]
   Tensor arrived, arrived_weight;                        // [R, h], [R] by member, then expert

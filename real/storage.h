@@ -1,15 +1,29 @@
-// Tensors of the trainer: counted floats. Everything that a rank keeps goes through its Meter, so
-// that its peak can be compared with the planner's memory model.
+// Tensors of the trainer: counted numbers in the memory of a device. Everything that a rank keeps
+// goes through its Meter, so that its peak can be compared with the planner's memory model.
 #pragma once
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <mutex>
 
+#include "real/view.h"
+
 namespace reckon::real {
+
+// Where tensors live. Calls from any thread of the rank.
+class Memory {
+ public:
+  virtual ~Memory() = default;
+  // Aligned to 64 bytes at least. `queue`: index of the queue (device.h) that uses it first.
+  virtual void* allocate(std::int64_t bytes, int queue) = 0;
+  // What the queues of the bit mask have been given so far may still use it.
+  virtual void release(void* at, std::uint32_t queues) noexcept = 0;
+};
+Memory& host_memory();
 
 // What a rank's bytes are for; the order of plan::Cause.
 enum class Holds : std::uint8_t {
@@ -25,6 +39,10 @@ inline constexpr std::size_t kHolds = 5;
 class Meter {
  public:
   using ByHolds = std::array<std::int64_t, kHolds>;
+
+  // `memory`: where the rank's tensors live; it outlives them.
+  explicit Meter(Memory& memory = host_memory()) : memory_(memory) {}
+  Memory& memory() const { return memory_; }
 
   void add(Holds what, std::int64_t bytes) {
     const std::lock_guard lock(mutex_);
@@ -53,29 +71,28 @@ class Meter {
   }
 
  private:
+  Memory& memory_;
   mutable std::mutex mutex_;
   ByHolds live_{}, at_peak_{};
   std::int64_t sum_ = 0, peak_ = 0;
 };
 
-// A handle on n floats or 32-bit integers; copies of it share them. Empty until made.
+// What a tensor is made of.
+struct Made {
+  Element element = Element::Fp32;
+  Holds what = Holds::Activations;
+  int queue = 0;  // index of the queue that uses it first
+};
+
+// A handle on n numbers; copies of it share them. Empty until made.
 class Tensor {
  public:
   Tensor() = default;
   // Uninitialised.
-  Tensor(Meter& meter, std::int64_t n, Holds what = Holds::Activations)
-      : count_(n), bytes_(std::make_shared<Bytes>(meter, what, n * std::int64_t{4})) {}
-
-  static Tensor zeros(Meter& meter, std::int64_t n, Holds what = Holds::Activations) {
-    Tensor t(meter, n, what);
-    std::memset(t.bytes_->at, 0, static_cast<std::size_t>(4 * n));
-    return t;
-  }
-  Tensor copy(Meter& meter) const {
-    Tensor t(meter, count_);
-    std::memcpy(t.bytes_->at, bytes_->at, static_cast<std::size_t>(4 * count_));
-    return t;
-  }
+  Tensor(Meter& meter, std::int64_t n, const Made& made)
+      : count_(n),
+        element_(made.element),
+        bytes_(std::make_shared<Bytes>(meter, made, n * bytes_of(made.element))) {}
 
   // Counts the bytes as something else from now on.
   void recount(Holds what) {
@@ -86,32 +103,43 @@ class Tensor {
 
   explicit operator bool() const { return bytes_ != nullptr; }
   std::int64_t count() const { return count_; }
-  float* floats() const { return reinterpret_cast<float*>(bytes_->at); }
-  std::int32_t* ints() const { return reinterpret_cast<std::int32_t*>(bytes_->at); }
+  Element element() const { return element_; }
+  // For the queue of this index, which the memory then waits for before it is given away again.
+  View on(int queue) const {
+    bytes_->queues.fetch_or(1u << queue, std::memory_order_relaxed);
+    return view();
+  }
+  // For whoever makes sure of that otherwise: tensors that live as long as the run.
+  View view() const { return bytes_ ? View(bytes_->at, element_) : View(); }
+  // Of tensors in the host's memory.
+  float* floats() const { return real::floats(view()); }
+  std::int32_t* ints() const { return real::ints(view()); }
 
  private:
   struct Bytes {
-    Bytes(Meter& m, Holds w, std::int64_t n)
+    Bytes(Meter& m, const Made& made, std::int64_t n)
         : meter(m),
-          what(w),
+          what(made.what),
           size(n),
-          at(static_cast<unsigned char*>(
-              ::operator new (static_cast<std::size_t>(n + 64), std::align_val_t{64}))) {
+          queues(1u << made.queue),
+          at(m.memory().allocate(n, made.queue)) {
       meter.add(what, size);
     }
     ~Bytes() {
       meter.add(what, -size);
-      ::operator delete (at, std::align_val_t{64});
+      meter.memory().release(at, queues.load(std::memory_order_relaxed));
     }
     Bytes(const Bytes&) = delete;
     Bytes& operator=(const Bytes&) = delete;
     Meter& meter;
     Holds what;
     std::int64_t size;
-    unsigned char* at;
+    std::atomic<std::uint32_t> queues;
+    void* at;
   };
 
   std::int64_t count_ = 0;
+  Element element_ = Element::Fp32;
   std::shared_ptr<Bytes> bytes_;
 };
 

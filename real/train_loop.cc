@@ -111,8 +111,10 @@ bool any(bool mine, Group& world) {
 TrainingResult train(const TrainingRun& run, Transport& transport) {
   const bool speaks = transport.rank() == 0;
   const std::string& folder = run.settings.checkpoints;
-  Trainer trainer(run.job, transport,
-                  [&](std::int64_t index, std::int32_t* out) { run.data.window(index, out); });
+  Trainer trainer(
+      run.job, transport,
+      [&](std::int64_t index, std::int32_t* out) { run.data.window(index, out); },
+      equipment(run.device, transport));
   start(run, trainer, speaks);
   Log log(speaks ? run.log : "", trainer.steps_done());
 

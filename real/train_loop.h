@@ -19,6 +19,7 @@ struct TrainingRun {
   std::int64_t steps = 0;   // the run ends behind this one, counted from the start of training
   bool resume = false;
   std::string log;  // file of JSON lines; empty: none
+  DeviceChoice device;
   const std::atomic<bool>& stop;
   std::function<void(const StepResult&)> progress;  // on rank 0, after each step; may be empty
 };

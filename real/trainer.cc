@@ -50,12 +50,12 @@ std::vector<int> embedding_copies(const Job& job, const plan::Schedule& s, const
 }
 
 Groups make_groups(const Job& job, const plan::Schedule& s, const Place& place,
-                   Transport& transport) {
+                   Communicator& communicator) {
   const Peers peers = peers_of(job.plan, place);
   Groups g;
   std::uint32_t id = 0;
   const auto make = [&](std::vector<int> members) {
-    return make_group(transport, std::move(members), id++);
+    return communicator.group(std::move(members), id++);
   };
   g.tp = make(peers.tp);
   g.tp_data = make(peers.tp);
@@ -66,7 +66,7 @@ Groups make_groups(const Job& job, const plan::Schedule& s, const Place& place,
   g.edp = make(peers.edp);
   g.stage = make(peers.stage);
   std::vector<int> all;
-  for (int r = 0; r < transport.size(); ++r) all.push_back(r);
+  for (int r = 0; r < communicator.transport().size(); ++r) all.push_back(r);
   g.world = make(all);
   if (const std::vector<int> copies = embedding_copies(job, s, place); !copies.empty())
     g.copies = make(copies);
@@ -131,27 +131,29 @@ std::optional<std::string> why_untrainable(const Job& job) {
   return std::nullopt;
 }
 
-Trainer::Trainer(const Job& job, Transport& transport, Sequences sequences)
+Trainer::Trainer(const Job& job, Transport& transport, Sequences sequences,
+                 std::unique_ptr<Equipment> equipment)
     : job_(job),
       place_(place_of(job.plan, transport.rank())),
       batches_(legal_batches(job)),
       lowering_(job.model, job.cluster, job.stack),
-      transport_(transport),
+      equipment_(equipment ? std::move(equipment) : cpu_equipment(transport)),
+      meter_(std::make_unique<Meter>(equipment_->device->memory())),
       sequences_(std::move(sequences)) {
   check(!why_untrainable(job), "the trainer is asked for what it can do");
   check(transport.size() == plan::world_size(job.plan), "one rank per device of the plan");
   lower(next_batch());
-  groups_ = make_groups(job_, run_->schedule, place_, transport);
+  groups_ = make_groups(job_, run_->schedule, place_, *equipment_->communicator);
   weights_ = std::make_unique<Weights>(job_.model, job_.plan, place_,
                                        chunks_of(job_.plan, run_->schedule, place_.pp), job_.recipe,
-                                       *meter_);
+                                       Weights::Room{*meter_, *equipment_->device});
   // Of the program it reads the buckets of gradients, which don't depend on the batch.
   const sim::Program& program = run_->program;
   const int roles = static_cast<int>(program.roles.size());
   const int role = place_.pp < roles ? place_.pp : job_.plan.pp - 1 - place_.pp;
-  optimizer_ =
-      std::make_unique<Optimizer>(setting_of(job_, place_, run_->step.global_batch), *weights_,
-                                  groups_, program.roles[static_cast<std::size_t>(role)], *meter_);
+  optimizer_ = std::make_unique<Optimizer>(
+      setting_of(job_, place_, run_->step.global_batch), *weights_, groups_,
+      program.roles[static_cast<std::size_t>(role)], *meter_, *equipment_->device);
   make_executor();
 }
 
@@ -177,9 +179,15 @@ void Trainer::lower(std::int64_t global_batch) {
 
 void Trainer::make_executor() {
   const Setting setting = setting_of(job_, place_, run_->step.global_batch);
-  run_->ops = std::make_unique<Ops>(setting, *weights_, groups_, *meter_);
-  run_->executor = std::make_unique<Executor>(run_->program, run_->schedule, setting, *run_->ops,
-                                              *weights_, *optimizer_, transport_, *meter_);
+  run_->ops = std::make_unique<Ops>(setting, *weights_, groups_, *meter_, *equipment_->device);
+  run_->executor =
+      std::make_unique<Executor>(run_->program, run_->schedule, setting,
+                                 Executor::Rank{.ops = *run_->ops,
+                                                .weights = *weights_,
+                                                .optimizer = *optimizer_,
+                                                .communicator = *equipment_->communicator,
+                                                .meter = *meter_,
+                                                .device = *equipment_->device});
 }
 
 // Sequences of a step are numbered through: first by data-parallel replica, then by micro-batch.
@@ -209,14 +217,15 @@ StepResult Trainer::step(bool record) {
     make_executor();
   }
   Ops& ops = *run_->ops;
-  ops.loss = ops.mtp_loss = 0;
+  ops.clear_losses();
   meter_->reset_peak();
   const auto start = std::chrono::steady_clock::now();
   run_->executor->run_step(
       done_ + 1, [this](std::uint32_t mb, std::int32_t* out) { ids(mb, out); }, record);
+  const Ops::Losses losses = ops.losses();
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  double sums[2] = {ops.loss, ops.mtp_loss};
-  groups_.world->all_reduce(sums, 2);
+  double sums[2] = {losses.next, losses.mtp};
+  world().all_reduce(sums, 2);
   ++done_;
   sequences_done_ += run_->step.global_batch;
   const double tokens = static_cast<double>(run_->step.global_batch) * run_->step.seq;
@@ -251,7 +260,7 @@ std::string Trainer::metadata() const {
 
 void Trainer::save(const std::string& directory, int keep) {
   save_checkpoint(directory, {.step = done_, .metadata = metadata(), .pieces = optimizer_->saved()},
-                  keep, *groups_.world);
+                  keep, world());
 }
 
 namespace {

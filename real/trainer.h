@@ -8,6 +8,7 @@
 
 #include "hw-models/stack.h"
 #include "planner/lower.h"
+#include "real/devices.h"
 #include "real/executor.h"
 
 namespace reckon::real {
@@ -52,8 +53,9 @@ using Sequences = std::function<void(std::int64_t index, std::int32_t* out)>;
 class Trainer {
  public:
   // Collective over all ranks of the transport; as many as the plan needs. Without `sequences`
-  // tokens are pseudo-random.
-  Trainer(const Job& job, Transport& transport, Sequences sequences = nullptr);
+  // tokens are pseudo-random. On a CPU core without `equipment`.
+  Trainer(const Job& job, Transport& transport, Sequences sequences = nullptr,
+          std::unique_ptr<Equipment> equipment = nullptr);
 
   StepResult step(bool record = false);
   std::int64_t steps_done() const { return done_; }
@@ -70,7 +72,8 @@ class Trainer {
   const Executor& executor() const { return *run_->executor; }
   const sim::Program& program() const { return run_->program; }
   Meter& meter() { return *meter_; }
-  Group& world() { return *groups_.world; }
+  Group& world() { return groups_.world->host(); }
+  Device& device() { return *equipment_->device; }
   const Place& place() const { return place_; }
   Weights& weights() { return *weights_; }
   Optimizer& optimizer() { return *optimizer_; }
@@ -95,8 +98,8 @@ class Trainer {
   Place place_;
   std::vector<std::int64_t> batches_;  // that the ramp may use, ascending; the last is the full one
   plan::Lowering lowering_;
-  std::unique_ptr<Meter> meter_ = std::make_unique<Meter>();
-  Transport& transport_;
+  std::unique_ptr<Equipment> equipment_;
+  std::unique_ptr<Meter> meter_;
   Groups groups_;
   std::unique_ptr<Weights> weights_;
   std::unique_ptr<Optimizer> optimizer_;

@@ -1,6 +1,9 @@
 #include "real/weights.h"
 
-#include "real/kernels.h"
+#include <algorithm>
+#include <atomic>
+#include <thread>
+
 #include "sim/check.h"
 
 namespace reckon::real {
@@ -15,13 +18,45 @@ Ref ref(const ChunkWeights& c, const std::string& name) {
   if (!c.table.has(name)) return {};
   const Param& p = c.table.at(name);
   const Flat& f = c.of(p);
-  return {f.weights.floats() + p.offset, f.grads.floats() + p.offset};
+  return {f.weights.view() + p.offset, f.grads.view() + p.offset};
+}
+
+// Starting values of the chunk's parameters, one per core at a time: a model of a billion
+// parameters takes one core half a minute.
+void fill(ChunkWeights& c, const Recipe& recipe, bool remote) {
+  std::atomic<std::size_t> next{0};
+  const auto work = [&] {
+    for (std::size_t i = next++; i < c.table.params.size(); i = next++) {
+      const Param& p = c.table.params[i];
+      Flat& f = p.expert ? c.experts : c.dense;
+      initialise(p, recipe.seed, recipe.init_std,
+                 (remote ? f.start.data() : f.weights.floats()) + p.offset);
+    }
+  };
+  std::vector<std::thread> others;
+  if (remote)
+    for (unsigned i = 1; i < std::min(16u, std::thread::hardware_concurrency()); ++i)
+      others.emplace_back(work);
+  work();
+  for (std::thread& t : others) t.join();
+}
+
+// A tensor of zeros, on the compute queue.
+Tensor zeros(const Weights::Room& room, std::int64_t n, Holds what) {
+  Queue& q = room.device.compute();
+  Tensor t(room.meter, n, {.what = what, .queue = q.index()});
+  q.zero(t.view(), n);
+  return t;
 }
 
 }  // namespace
 
 Weights::Weights(const plan::ModelShape& model, const plan::Plan& plan, const Place& place,
-                 const std::vector<int>& chunks, const Recipe& recipe, Meter& meter) {
+                 const std::vector<int>& chunks, const Recipe& recipe, const Room& room) {
+  const bool remote = room.device.remote();
+  const Element element =
+      plan.precision == plan::Precision::Fp32 ? Element::Fp32 : room.device.narrow();
+  Queue& q = room.device.compute();
   bool embedding_held = false;
   for (int index : chunks) {
     const plan::ChunkLayout& layout = plan.layout[static_cast<std::size_t>(index)];
@@ -32,19 +67,23 @@ Weights::Weights(const plan::ModelShape& model, const plan::Plan& plan, const Pl
     c.table = param_table(model, plan, place, layout, c.owns_embedding);
     for (auto [flat, count] : {std::pair{&c.dense, c.table.dense}, {&c.experts, c.table.experts}}) {
       flat->count = count;
-      flat->weights = Tensor(meter, count, Holds::Weights);
-      flat->grads = Tensor::zeros(meter, count, Holds::Gradients);
+      flat->weights = Tensor(room.meter, count,
+                             {.element = element, .what = Holds::Weights, .queue = q.index()});
+      flat->grads = zeros(room, count, Holds::Gradients);
+      if (remote) flat->start.resize(static_cast<std::size_t>(count));
     }
-    for (const Param& p : c.table.params) {
-      float* w = c.of(p).weights.floats() + p.offset;
-      initialise(p, recipe.seed, recipe.init_std, w);
+    fill(c, recipe, remote);
+    for (Flat* flat : {&c.dense, &c.experts}) {
+      if (!remote || element != Element::Fp32) continue;
+      q.upload(flat->start.data(), flat->weights.view(), flat->count);
+      flat->start = {};
     }
-    bind(c, model, layout, meter);
+    bind(c, model, layout, room);
   }
 }
 
 void Weights::bind(ChunkWeights& c, const plan::ModelShape& model, const plan::ChunkLayout& layout,
-                   Meter& meter) {
+                   const Room& room) {
   const bool gated = plan::is_gated(model.mlp);
   for (int part = 0; part < layout.layers + layout.mtp; ++part) {
     const std::string prefix = part_prefix(model, layout, part);
@@ -68,12 +107,11 @@ void Weights::bind(ChunkWeights& c, const plan::ModelShape& model, const plan::C
     r.embedding_norm_bias = at("mtp.embedding_norm.bias");
     r.projection = at("mtp.projection");
     r.head_norm = at("head.norm"), r.head_norm_bias = at("head.norm.bias");
-    if (r.router.w != nullptr) {
+    if (r.router.w) {
       const std::int64_t n = model.moe->experts;
-      RouterState& state = routers_.emplace_back(
-          RouterState{prefix + "router.bias", Tensor::zeros(meter, n, Holds::Weights),
-                      Tensor::zeros(meter, n, Holds::Buffers)});
-      r.router_bias = state.bias.floats(), r.load = state.load.floats();
+      RouterState& state = routers_.emplace_back(RouterState{
+          prefix + "router.bias", zeros(room, n, Holds::Weights), zeros(room, n, Holds::Buffers)});
+      r.router_bias = floats(state.bias.view()), r.load = floats(state.load.view());
     }
   }
   c.head_norm = ref(c, "head.norm"), c.head_norm_bias = ref(c, "head.norm.bias");

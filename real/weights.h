@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "real/device.h"
 #include "real/params.h"
 #include "real/recipe.h"
 #include "real/storage.h"
@@ -15,8 +16,8 @@ namespace reckon::real {
 
 // A parameter in use; null where the model has none.
 struct Ref {
-  const float* w = nullptr;
-  float* g = nullptr;
+  ConstView w;
+  View g;
 };
 
 struct LayerRefs {
@@ -35,9 +36,11 @@ struct LayerRefs {
 
 // One flat buffer: a rank's share of a chunk's dense parameters, or of its experts.
 struct Flat {
-  Tensor weights;  // what products read: fp32, or values on the bf16 grid
-  Tensor grads;    // sum over the step's micro-batches
+  Tensor weights;  // what products read: fp32, bf16, or fp32 values on the bf16 grid
+  Tensor grads;    // fp32, sum over the step's micro-batches
   std::int64_t count = 0;
+  // Starting values that `weights` is too narrow for; the optimizer takes them.
+  std::vector<float> start;
 };
 
 struct ChunkWeights {
@@ -59,9 +62,14 @@ struct RouterState {
 
 class Weights {
  public:
+  // Where the weights go.
+  struct Room {
+    Meter& meter;
+    Device& device;
+  };
   // Allocates and initialises the chunks that `place` holds.
   Weights(const plan::ModelShape& model, const plan::Plan& plan, const Place& place,
-          const std::vector<int>& chunks, const Recipe& recipe, Meter& meter);
+          const std::vector<int>& chunks, const Recipe& recipe, const Room& room);
 
   ChunkWeights& chunk(int index);
   std::deque<ChunkWeights>& chunks() { return chunks_; }
@@ -70,7 +78,7 @@ class Weights {
 
  private:
   void bind(ChunkWeights& c, const plan::ModelShape& model, const plan::ChunkLayout& layout,
-            Meter& meter);
+            const Room& room);
   std::deque<ChunkWeights> chunks_;
   std::deque<RouterState> routers_;
 };

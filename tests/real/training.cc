@@ -32,11 +32,11 @@ void place(const SavedPiece& saved, std::vector<float>& whole) {
 
 }  // namespace
 
-Outcome trained(const Job& job, int steps) {
+Outcome trained(const Job& job, int steps, const Equip& equip) {
   Outcome out;
   std::mutex mutex;
   run_local(plan::world_size(job.plan), [&](Transport& transport) {
-    Trainer trainer(job, transport);
+    Trainer trainer(job, transport, nullptr, equip(transport));
     std::vector<double> losses;
     for (int i = 0; i < steps; ++i) {
       const StepResult r = trainer.step();

@@ -1,7 +1,9 @@
 // Runs of tiny models for tests: what a job's ranks, as threads, end with.
 #pragma once
 
+#include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,8 +16,9 @@ struct Outcome {
   std::map<std::string, std::vector<float>> tensors;  // whole-model weights and optimizer states
 };
 
-// `steps` of the job on as many local ranks as its plan needs.
-Outcome trained(const Job& job, int steps);
+// `steps` of the job on as many local ranks as its plan needs, each with what `equip` gives it.
+using Equip = std::function<std::unique_ptr<Equipment>(Transport&)>;
+Outcome trained(const Job& job, int steps, const Equip& equip = cpu_equipment);
 
 // Losses, weights and optimizer states are the same bits.
 bool identical(const Outcome& a, const Outcome& b);

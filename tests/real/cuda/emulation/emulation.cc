@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 
 namespace reckon::real::cuda::emulation {
 
@@ -135,6 +136,8 @@ void run_block(std::size_t threads) {
 }  // namespace
 
 void run(dim3 blocks, dim3 threads, std::size_t shared, const std::function<void()>& kernel) {
+  static std::mutex one_at_a_time;  // ranks of a trainer share the device
+  const std::lock_guard lock(one_at_a_time);
   const std::size_t n = std::size_t{threads.x} * threads.y * threads.z;
   if (n == 0 || n % kLanes != 0 || n > 1024) fail("a block is 1 to 32 whole warps");
   if (shared > 227 * 1024) fail("a block has at most 227 KiB of shared memory");
