@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "planner/model_fields.h"
 
 namespace reckon::plan {
@@ -24,6 +26,10 @@ class Config {
   int integer(const char* key, int otherwise, int min = 0) const {
     const auto value = find(key);
     return value ? static_cast<int>(hw::read_integer(*value, min, 1e8)) : otherwise;
+  }
+  double number(const char* key, double otherwise) const {
+    const auto value = find(key);
+    return value ? hw::read_number(*value, 0, 1e15) : otherwise;
   }
   bool flag(const char* key, bool otherwise) const {
     const auto value = find(key);
@@ -210,6 +216,35 @@ ModelShape gpt2(const Config& c) {
   return m;
 }
 
+// What the trainer knows of rotary embeddings: theta where it is given, and YaRN (its keys are
+// those of transformers, modeling_rope_utils.py). "rope_parameters" is the newer name.
+void rotary(const Config& c, ModelShape& m) {
+  m.rope_theta = c.number("rope_theta", m.rope_theta);
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const auto value = c.find(key);
+    if (!value) continue;
+    value->expect_object("settings of the rotary embedding");
+    const Config r(*value);
+    m.rope_theta = r.number("rope_theta", m.rope_theta);
+    if (r.text("rope_type", r.text("type", "default").c_str()) != "yarn") continue;
+    if (!r.find("factor")) value->fail_got("the key \"factor\"", "YaRN without it");
+    Yarn y{.factor = r.number("factor", 1),
+           .original_positions = r.integer("original_max_position_embeddings",
+                                           c.integer("max_position_embeddings", 4096, 1), 1),
+           .beta_fast = r.number("beta_fast", 32),
+           .beta_slow = r.number("beta_slow", 1),
+           .mscale = r.number("mscale", 1),
+           .mscale_all_dim = r.number("mscale_all_dim", 0)};
+    // Given as the factor of cosines and sines itself.
+    if (const auto given = r.find("attention_factor"); given && y.factor > 1) {
+      y.mscale = (hw::read_number(*given, 1, 100) - 1) / (0.1 * std::log(y.factor));
+      y.mscale_all_dim = 0;
+    }
+    finish(*value, y);
+    m.yarn = y;
+  }
+}
+
 // Keys of models that this schema can't express.
 void refuse_other_kinds(const Config& c) {
   constexpr std::pair<const char*, const char*> kinds[] = {
@@ -250,6 +285,7 @@ ModelShape import_hf(const hw::Value& config) {
                  : family == "llama"                            ? llama(c)
                  : family == "gpt_neox"                         ? gpt_neox(c)
                                                                 : gpt2(c);
+  if (m.positions == Positions::Rope) rotary(c, m);
   if (m.moe) finish(config, *m.moe);
   finish(config, m);
   if (m.name.empty()) m.name = family;

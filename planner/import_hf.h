@@ -2,8 +2,9 @@
 // qwen2_moe, qwen3_moe, glm4_moe, gpt_oss, llama, gpt_neox, gpt2.
 //
 // A missing (or null) key means the default of the transformers class, as it does there. Keys that
-// do not change the shape (token ids, RoPE scaling, dtypes, quantisation of the stored weights) are
-// ignored; keys that say the model is of another kind (sparse or linear attention, ...) are errors.
+// do not change the shape (token ids, dtypes, quantisation of the stored weights, scalings of RoPE
+// other than YaRN) are ignored; keys that say the model is of another kind (sparse or linear
+// attention, ...) are errors.
 #pragma once
 
 #include "hw-models/strict_json.h"

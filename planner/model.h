@@ -28,6 +28,19 @@ struct Mla {
   bool operator==(const Mla&) const = default;
 };
 
+// YaRN's scaling of rotary embeddings (Peng et al. 2023), as DeepSeek-V3 writes it: for contexts
+// of `factor` times `original_positions`. With m(c) = 1 + 0.1 c ln(factor), cosines and sines are
+// multiplied with m(mscale) / m(mscale_all_dim), and the scale of the scores with
+// m(mscale_all_dim)^2.
+struct Yarn {
+  double factor = 1;
+  int original_positions = 0;
+  double beta_fast = 32, beta_slow = 1;  // turns over original_positions: left alone from, slowed
+                                         // in full from
+  double mscale = 1, mscale_all_dim = 0;
+  bool operator==(const Yarn&) const = default;
+};
+
 struct Moe {
   int experts = 0;
   int top_k = 0;
@@ -68,6 +81,7 @@ struct ModelShape {
   bool parallel_residual = false;
   // Of the trainer alone: no figure of the planner depends on them.
   double rope_theta = 10000;
+  std::optional<Yarn> yarn;
   double norm_eps = 1e-6;
   std::vector<int> windows;  // per layer attention window, 0 unlimited; empty: unlimited everywhere
   bool operator==(const ModelShape&) const = default;

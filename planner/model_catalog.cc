@@ -62,6 +62,14 @@ void finish(const hw::Value& v, Moe& m) {
                          fmt::format("{}", m.top_k));
 }
 
+void finish(const hw::Value& v, Yarn& y) {
+  if (y.beta_slow >= y.beta_fast)
+    v.find("beta_slow")
+        .value_or(v)
+        .fail_got(fmt::format("fewer turns than beta_fast, {}", y.beta_fast),
+                  fmt::format("{}", y.beta_slow));
+}
+
 void finish(const hw::Value& v, ModelShape& m) {
   const auto at = [&](const char* key) { return v.find(key).value_or(v); };
   if (m.heads % m.kv_heads != 0)
@@ -71,6 +79,8 @@ void finish(const hw::Value& v, ModelShape& m) {
     v.fail_got("the key \"head_dim\" (head width), or \"mla\"", "neither");
   if (m.positions == Positions::Learned && m.max_positions == 0)
     v.fail_got("the key \"max_positions\" with learned positions", "none");
+  if (m.yarn && m.positions != Positions::Rope)
+    at("yarn").fail("rotary positions (\"positions\": \"rope\") to scale");
   const auto layers = static_cast<std::size_t>(m.layers);
   if (m.moe) {
     const auto given = v.find("moe") ? v.find("moe")->find("dense_layers") : std::nullopt;

@@ -50,6 +50,32 @@ void fields(V& v, Mla& a) {
   v("v", a.v, {.doc = "head width of values", .required = true, .min = 1, .max = kMaxWidth});
 }
 
+template <class V>
+void fields(V& v, Yarn& y) {
+  v("factor", y.factor,
+    {.doc = "length of the context over original_positions",
+     .required = true,
+     .min = 1,
+     .max = 1e6});
+  v("original_positions", y.original_positions,
+    {.doc = "length that the model was trained with before",
+     .required = true,
+     .min = 1,
+     .max = 1e8});
+  v("beta_fast", y.beta_fast,
+    {.doc = "pairs that turn as often over original_positions keep their frequency; 32",
+     .min = 1e-3,
+     .max = 1e6});
+  v("beta_slow", y.beta_slow,
+    {.doc = "pairs that turn as rarely are slowed by the whole factor; 1",
+     .min = 1e-3,
+     .max = 1e6});
+  v("mscale", y.mscale, {.doc = "growth of cosines and sines with ln(factor) / 10; 1", .max = 100});
+  v("mscale_all_dim", y.mscale_all_dim,
+    {.doc = "growth of the whole score's root, taken off cosines and sines; 0", .max = 100});
+}
+void finish(const hw::Value& v, Yarn& y);
+
 // Moe::layers in JSON: the indices of the layers that are not mixtures.
 struct DenseLayers {
   std::vector<bool>& mixture;
@@ -116,6 +142,8 @@ void fields(V& v, ModelShape& m) {
   v("parallel_residual", m.parallel_residual, {.doc = "attention beside the MLP; false"});
   v("rope_theta", m.rope_theta,
     {.doc = "base of the rotary embedding; 10,000", .min = 1, .max = 1e12});
+  v("yarn", m.yarn,
+    {.doc = "YaRN's scaling of the rotary embedding, of the trainer alone: no cost depends on it"});
   v("norm_eps", m.norm_eps, {.doc = "added under the norms' root; 1e-6", .min = 1e-12, .max = 1});
   v("windows", WindowPattern{m.windows},
     {.doc = "attention window per layer, 0 unlimited, repeated over the layers"});

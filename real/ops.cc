@@ -4,6 +4,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "real/rotary.h"
 #include "sim/check.h"
 
 namespace reckon::real {
@@ -113,7 +114,7 @@ Ops::Ops(const Setting& setting, Weights& weights, Groups& groups, Meter& meter,
   element_ = bf16_ ? device.narrow() : Element::Fp32;
   if (m.positions == plan::Positions::Rope)
     rope_ = device.rope_table(
-        cpu::rope_table({.theta = m.rope_theta}, setting.seq, m.mla ? m.mla->qk_rope : m.head_dim));
+        cpu::rope_table(rope_settings(m), setting.seq, m.mla ? m.mla->qk_rope : m.head_dim));
   std::vector<std::int32_t> positions, token_positions;
   // One slice from each end of the sequence, so that causal work is equal.
   const int half = static_cast<int>(seq_local_) / 2;

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "real/ops.h"
+#include "real/rotary.h"
 
 namespace reckon::real {
 
@@ -334,16 +335,17 @@ void Ops::attn_context_reduce(const Call& c) {
 
 namespace {
 
-cpu::AttentionShape attention_shape(const sim::Attention& a, std::int64_t seq_k,
+cpu::AttentionShape attention_shape(const sim::Attention& a, const Setting& setting,
                                     const std::int32_t* positions) {
   return {.batch = a.batch,
           .heads = a.heads,
           .kv_heads = a.kv_heads,
           .seq_q = a.seq_q,
-          .seq_k = seq_k,
+          .seq_k = setting.seq,
           .qk_dim = a.qk_dim,
           .v_dim = a.v_dim,
-          .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(a.qk_dim))),
+          .scale = static_cast<float>(score_scale(setting.model) /
+                                      std::sqrt(static_cast<double>(a.qk_dim))),
           .window = a.window,
           .positions = positions};
 }
@@ -356,8 +358,8 @@ void Ops::attn_core(const Call& c) {
   const bool split = setting_.plan.cp > 1;
   s.o = make(c, t_ * heads_ * v_dim_);
   s.lse = make_floats(c, batch_ * heads_ * seq_local_);
-  c.q.attention_forward(attention_shape(a, setting_.seq, split ? positions_.at() : nullptr),
-                        c.q(s.q), c.q(split ? s.k_all : s.k), c.q(split ? s.v_all : s.v), c.q(s.o),
+  c.q.attention_forward(attention_shape(a, setting_, split ? positions_.at() : nullptr), c.q(s.q),
+                        c.q(split ? s.k_all : s.k), c.q(split ? s.v_all : s.v), c.q(s.o),
                         floats(c.q(s.lse)));
   settle(c, s.o);
   s.k_all = s.v_all = Tensor();
@@ -372,7 +374,7 @@ void Ops::attn_core_backward(const Call& c) {
   Tensor& d_v = split ? s.d_v_all : s.d_v;
   d_k = make(c, (split ? s.k_all : s.k).count());
   d_v = make(c, (split ? s.v_all : s.v).count());
-  c.q.attention_backward(attention_shape(a, setting_.seq, split ? positions_.at() : nullptr),
+  c.q.attention_backward(attention_shape(a, setting_, split ? positions_.at() : nullptr),
                          {.q = c.q(s.q),
                           .k = c.q(split ? s.k_all : s.k),
                           .v = c.q(split ? s.v_all : s.v),

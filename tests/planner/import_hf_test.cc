@@ -88,6 +88,35 @@ TEST_CASE("a missing key means the class default, null included") {
   CHECK(import_text(R"({"text_config": {"model_type": "llama"}})").layers == 32);
 }
 
+TEST_CASE("YaRN's settings are imported, other scalings are not") {
+  // DeepSeek-V3's config.json.
+  const ModelShape m = import_text(R"({"model_type": "deepseek_v3", "rope_theta": 10000,
+      "max_position_embeddings": 163840, "rope_scaling": {"beta_fast": 32, "beta_slow": 1,
+      "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0,
+      "original_max_position_embeddings": 4096, "type": "yarn"}})");
+  REQUIRE(m.yarn);
+  CHECK(*m.yarn ==
+        Yarn{.factor = 40, .original_positions = 4096, .mscale = 1, .mscale_all_dim = 1});
+  // The newer spelling; a context's length from the model's; the factor of cosines itself:
+  // 0.1 * 0.5 ln 8 + 1 = 1.103972.
+  const ModelShape newer = import_text(R"({"model_type": "llama", "max_position_embeddings": 2048,
+      "rope_parameters": {"rope_type": "yarn", "rope_theta": 500000, "factor": 8,
+      "attention_factor": 1.103972}})");
+  REQUIRE(newer.yarn);
+  CHECK(newer.rope_theta == 500000);
+  CHECK(newer.yarn->original_positions == 2048);
+  CHECK(newer.yarn->mscale == Approx(0.5).epsilon(1e-4));
+  CHECK(!import_text(R"({"model_type": "llama", "rope_scaling": {"rope_type": "llama3",
+      "factor": 8}})")
+             .yarn);
+  CHECK(!import_text(R"({"model_type": "llama", "rope_scaling": null})").yarn);
+  CHECK_THROWS_WITH(import_text(R"({"model_type": "llama", "rope_scaling": {"type": "yarn"}})"),
+                    Contains("/rope_scaling: expected the key \"factor\""));
+  CHECK_THROWS_WITH(import_text(R"({"model_type": "llama", "rope_scaling": {"type": "yarn",
+      "factor": 4, "beta_fast": 1, "beta_slow": 2}})"),
+                    Contains("/rope_scaling/beta_slow: expected fewer turns than beta_fast"));
+}
+
 TEST_CASE("configs that the schema can't express are refused, not guessed") {
   CHECK_THROWS_WITH(import_text(R"({"model_type": "deepseek_v4"})"),
                     Contains("/model_type: ") && Contains("did you mean \"deepseek_v3\"?"));

@@ -124,6 +124,17 @@ TEST_CASE("every plan trains a DeepSeek-shaped model as the serial run does") {
       });
 }
 
+TEST_CASE("YaRN changes the training, under any plan alike") {
+  plan::ModelShape stretched = tiny_deepseek();
+  stretched.yarn = Yarn{.factor = 8, .original_positions = 8, .mscale = 1, .mscale_all_dim = 0.5};
+  const Plan serial{.schedule = kSerial, .zero = Zero::None};
+  const Outcome plain = trained(tiny_job(tiny_deepseek(), serial), 2);
+  const Outcome base = trained(tiny_job(stretched, serial), 2);
+  CHECK(difference(plain, base) > 1e-4);
+  CHECK(difference(base, trained(tiny_job(stretched, {.pp = 2, .cp = 2}), 2)) <= 1e-5);
+  CHECK(identical(base, trained(tiny_job(stretched, {.recompute = {Recompute::Mode::Full}}), 2)));
+}
+
 TEST_CASE("every plan trains a mixture with grouped-query attention as the serial run does") {
   using enum ScheduleKind;
   check_all(

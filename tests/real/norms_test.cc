@@ -2,8 +2,10 @@
 #include <cmath>
 
 #include "real/kernels.h"
+#include "real/rotary.h"
 #include "tests/real/reference.h"
 
+using namespace reckon;
 using namespace reckon::real;
 using namespace reckon::real::reference;
 using cpu::Activation;
@@ -144,4 +146,44 @@ TEST_CASE("YaRN leaves fast pairs alone, slows the slow ones by its factor, blen
   }
   const cpu::RopeTable scaled = cpu::rope_table({.yarn_factor = 40, .yarn_mscale = 1.5}, 2, 64);
   CHECK(scaled.cos[0] == 1.5f);
+}
+
+TEST_CASE("the gradient through scaled rotations is that of finite differences") {
+  // mscale multiplies the rotation, so its transpose is no longer its inverse.
+  const cpu::RopeTable table = cpu::rope_table({.yarn_factor = 4, .yarn_mscale = 1.5}, 50, 8);
+  std::mt19937 engine(3);
+  const std::vector<std::int32_t> position{49, 3};
+  const Floats x = random_floats(16, engine), through = random_floats(16, engine);
+  const auto turned = [&](const Doubles& values) {
+    Doubles y = values;
+    for (std::size_t r = 0; r < 2; ++r)
+      for (std::size_t i = 0; i < 4; ++i) {
+        const std::size_t at = static_cast<std::size_t>(position[r]) * 4 + i, a = 8 * r + i;
+        const double c = table.cos[at], s = table.sin[at];
+        y[a] = values[a] * c - values[a + 4] * s;
+        y[a + 4] = values[a + 4] * c + values[a] * s;
+      }
+    return y;
+  };
+  Floats y = x, gradient = through;
+  cpu::rope(table, {y.data(), 2, 1, 8, 0}, position.data(), false);
+  CHECK(relative_error(y, turned(widen(x))) < 1e-6);
+  cpu::rope(table, {gradient.data(), 2, 1, 8, 0}, position.data(), true);
+  CHECK(gradient_error([&](const Doubles& v) { return dot(turned(v), widen(through)); }, x,
+                       gradient) < 1e-5);
+}
+
+TEST_CASE("a model's YaRN settings reach the kernels as DeepSeek-V3 and the paper have them") {
+  plan::ModelShape m;
+  CHECK(score_scale(m) == 1);
+  CHECK(rope_settings(m).yarn_factor == 1);
+  // DeepSeek-V3's config.json: m = 0.1 ln 40 + 1 = 1.36889 is taken off cosines and sines and put
+  // on the scores, squared (its modeling_deepseek.py).
+  m.yarn = plan::Yarn{.factor = 40, .original_positions = 4096, .mscale = 1, .mscale_all_dim = 1};
+  CHECK(rope_settings(m).yarn_mscale == Approx(1));
+  CHECK(score_scale(m) == Approx(1.873856).epsilon(1e-5));
+  // The paper's equation 22: sqrt(1/t) = 0.1 ln s + 1 on queries and keys.
+  m.yarn->mscale_all_dim = 0;
+  CHECK(rope_settings(m).yarn_mscale == Approx(1.368888).epsilon(1e-5));
+  CHECK(score_scale(m) == 1);
 }
