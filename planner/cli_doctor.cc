@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -106,6 +107,22 @@ Finding header(const std::string& name, const std::string& needed_for,
   return f;
 }
 
+// Boost's version is one macro, "1_74".
+Finding boost() {
+  Finding f{.name = "Boost", .needed_for = "networks of clusters as graphs"};
+  for (const char* path :
+       {"/usr/include/boost/version.hpp", "/usr/local/include/boost/version.hpp"}) {
+    const std::string text = file_text(path);
+    if (text.empty()) continue;
+    f.found = true;
+    f.path = path;
+    f.version = capture(text, R"re(#define\s+BOOST_LIB_VERSION\s+"([\d_]+)")re");
+    std::replace(f.version.begin(), f.version.end(), '_', '.');
+    break;
+  }
+  return f;
+}
+
 std::vector<Finding> findings() {
   const std::vector<std::string> cuda = {"/usr/local/cuda/bin", "/usr/lib/cuda/bin"};
   const std::string multiarch = "/usr/include/x86_64-linux-gnu/";
@@ -120,6 +137,13 @@ std::vector<Finding> findings() {
              {"/usr/include/nccl.h", multiarch + "nccl.h", "/usr/local/cuda/include/nccl.h"},
              {"NCCL_MAJOR", "NCCL_MINOR", "NCCL_PATCH"}));
   f.push_back(ask("mpirun", "running plans on several hosts"));
+  f.push_back(header("oneDNN", "the trainer's matrix products",
+                     {"/usr/include/oneapi/dnnl/dnnl_version.h", "/usr/include/dnnl_version.h"},
+                     {"DNNL_VERSION_MAJOR", "DNNL_VERSION_MINOR", "DNNL_VERSION_PATCH"}));
+  f.push_back(header("xxHash", "checksums of checkpoints and token data",
+                     {"/usr/include/xxhash.h", "/usr/local/include/xxhash.h"},
+                     {"XXH_VERSION_MAJOR", "XXH_VERSION_MINOR", "XXH_VERSION_RELEASE"}));
+  f.push_back(boost());
   f.push_back(header("SimGrid", "checking the network model flow by flow",
                      {"/usr/include/simgrid/version.h", "/usr/local/include/simgrid/version.h"},
                      {"SIMGRID_VERSION_MAJOR", "SIMGRID_VERSION_MINOR", "SIMGRID_VERSION_PATCH"}));

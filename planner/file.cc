@@ -82,4 +82,19 @@ void write_file(const std::string& path, const std::string& text) {
   }
 }
 
+void check_writable(const std::string& path) {
+  struct stat target;
+  const bool exists = ::stat(path.c_str(), &target) == 0;
+  if (exists && S_ISDIR(target.st_mode)) fail(path, "can't write", EISDIR);
+  if (exists && !S_ISREG(target.st_mode)) {
+    if (::access(path.c_str(), W_OK) != 0) fail(path, "can't open for writing", errno);
+    return;
+  }
+  std::string temporary = path + ".XXXXXX";
+  const int fd = ::mkostemp(temporary.data(), O_CLOEXEC);
+  if (fd < 0) fail(path, "can't create a file beside it", errno);
+  ::close(fd);
+  ::unlink(temporary.c_str());
+}
+
 }  // namespace reckon::plan

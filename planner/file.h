@@ -13,4 +13,8 @@ std::string read_file(const std::string& path);
 // InputError if any of it fails; `path` is then as it was.
 void write_file(const std::string& path, const std::string& text);
 
+// For long work before a write_file(path, ...): throws now what that would throw of a folder that
+// is missing or may not be written, and leaves everything as it is.
+void check_writable(const std::string& path);
+
 }  // namespace reckon::plan

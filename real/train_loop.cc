@@ -83,8 +83,17 @@ void start(const TrainingRun& run, Trainer& trainer, bool speaks) {
     return;
   }
   if (folder.empty()) throw InputError("--resume: expected a folder of checkpoints (--output DIR)");
-  std::vector<std::string> damage;
-  const bool resumed = trainer.resume(folder, &damage);
+  SharedCheckpoint& shared = *run.shared;
+  std::optional<Checkpoint> newest;
+  {
+    const std::lock_guard lock(shared.mutex);
+    if (!shared.asked) shared.newest = Checkpoint::newest(folder, &shared.damage);
+    shared.asked = true;
+    newest = shared.newest;
+  }
+  const std::vector<std::string>& damage = shared.damage;
+  const bool resumed = newest.has_value();
+  if (resumed) trainer.resume(*newest);
   if (!resumed && !damage.empty())
     throw InputError(
         fmt::format("no checkpoint in {} is whole: {}", folder, fmt::join(damage, "; ")));
@@ -97,6 +106,8 @@ void start(const TrainingRun& run, Trainer& trainer, bool speaks) {
   trainer.world().all_reduce(&sum, 1);
   if (sum != static_cast<double>(trainer.steps_done()) * trainer.world().size())
     throw InputError(fmt::format("{}: not all ranks see the same newest checkpoint", folder));
+  const std::lock_guard lock(shared.mutex);
+  shared.newest.reset();
 }
 
 // Whether any rank wants to stop. Collective.

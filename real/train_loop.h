@@ -4,13 +4,26 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "real/checkpoint.h"
 #include "real/token_data.h"
 #include "real/trainer.h"
 
 namespace reckon::real {
+
+// The newest checkpoint, opened by the first rank of this process that asks: opening reads every
+// byte. Closed when all ranks have loaded it.
+struct SharedCheckpoint {
+  std::mutex mutex;
+  bool asked = false;
+  std::optional<Checkpoint> newest;
+  std::vector<std::string> damage;
+};
 
 struct TrainingRun {
   Job job;
@@ -22,6 +35,7 @@ struct TrainingRun {
   DeviceChoice device;
   const std::atomic<bool>& stop;
   std::function<void(const StepResult&)> progress;  // on rank 0, after each step; may be empty
+  std::shared_ptr<SharedCheckpoint> shared = std::make_shared<SharedCheckpoint>();
 };
 
 struct TrainingResult {

@@ -315,12 +315,15 @@ std::int64_t sequences_seen(const Checkpoint& checkpoint, const Job& job) {
 
 bool Trainer::resume(const std::string& directory, std::vector<std::string>* damage) {
   const auto checkpoint = Checkpoint::newest(directory, damage);
-  if (!checkpoint) return false;
-  const std::int64_t seen = sequences_seen(*checkpoint, job_);
-  optimizer_->load(*checkpoint);
-  done_ = checkpoint->step();
+  if (checkpoint) resume(*checkpoint);
+  return checkpoint.has_value();
+}
+
+void Trainer::resume(const Checkpoint& checkpoint) {
+  const std::int64_t seen = sequences_seen(checkpoint, job_);
+  optimizer_->load(checkpoint);
+  done_ = checkpoint.step();
   sequences_done_ = seen;
-  return true;
 }
 
 }  // namespace reckon::real

@@ -67,6 +67,7 @@ class Trainer {
   // plan that holds the same model. `damage`: what was skipped, and why. Throws InputError for a
   // checkpoint of another model, vocabulary or seed.
   bool resume(const std::string& directory, std::vector<std::string>* damage);
+  void resume(const Checkpoint& checkpoint);
 
   // Of the step that was run last, or will be first.
   const Executor& executor() const { return *run_->executor; }

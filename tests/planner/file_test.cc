@@ -25,6 +25,19 @@ struct Folder {
 
 }  // namespace
 
+TEST_CASE("a target that can't be written is found beforehand, and nothing is left of the look") {
+  Folder folder;
+  check_writable(folder / "new.json");
+  CHECK(folder.entries() == 0);
+  write_file(folder / "old.json", "kept");
+  check_writable(folder / "old.json");
+  CHECK(read_file(folder / "old.json") == "kept");
+  CHECK(folder.entries() == 1);
+  check_writable("/dev/null");
+  CHECK_THROWS_AS(check_writable(folder / "no/such.json"), InputError);
+  CHECK_THROWS_AS(check_writable(folder.path.string()), InputError);
+}
+
 TEST_CASE("a file is replaced whole, keeps its mode and leaves nothing beside it") {
   Folder folder;
   write_file(folder / "plan.json", "first");

@@ -6,6 +6,7 @@
 //   mpi_ranks train STEPS [DIRECTORY [STEP]]   a training run of 4 ranks, see trained_digest.h;
 //   rank 2
 //                             is killed during step STEP
+//   mpi_ranks plans STEPS     a short run of each of plans_of_four()
 //   mpi_ranks bench BYTES     all_reduce and ping-pong
 #include <signal.h>
 #include <unistd.h>
@@ -128,6 +129,12 @@ void train(Transport& t, const std::vector<std::string>& arguments) {
   std::printf("rank %d digest %s\n", t.rank(), checksum_text(digest).c_str());
 }
 
+void plans(Transport& t, int steps) {
+  for (std::size_t k = 0; k < plans_of_four().size(); ++k)
+    std::printf("plan %zu rank %d digest %s\n", k, t.rank(),
+                checksum_text(digest_of_plan(t, k, steps)).c_str());
+}
+
 void bench(Transport& t, std::size_t bytes) {
   const auto world = make_group(t, all_ranks(t), 0);
   std::vector<float> values(bytes / sizeof(float) + 1, 0);
@@ -170,6 +177,8 @@ int main(int argc, char** argv) {
       messages(t);
     else if (what == "train")
       train(t, {argv + 2, argv + argc});
+    else if (what == "plans")
+      plans(t, std::atoi(argv[2]));
     else if (what == "bench")
       bench(t, argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 8);
     else

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <string>
 
 #include "real/transport.h"
@@ -147,4 +148,27 @@ TEST_CASE("training over MPI ends with the same bits as over threads, also after
   const Ended resumed = mpirun(4, train + " " + folder.path);
   INFO(resumed.text);
   CHECK(all_equal(resumed));
+}
+
+TEST_CASE("every kind of plan trains over MPI to the bits that it has over threads") {
+  if (no_mpi()) return;
+  constexpr int kSteps = 3;
+  std::mutex mutex;
+  std::vector<std::string> lines;
+  run_local(4, [&](Transport& t) {
+    for (std::size_t k = 0; k < plans_of_four().size(); ++k) {
+      const std::uint64_t digest = digest_of_plan(t, k, kSteps);
+      const std::lock_guard lock(mutex);
+      lines.push_back("plan " + std::to_string(k) + " rank " + std::to_string(t.rank()) +
+                      " digest " + checksum_text(digest) + "\n");
+    }
+  });
+  const Ended out = mpirun(4, "plans " + std::to_string(kSteps));
+  INFO(out.text);
+  CHECK(out.code == 0);
+  CHECK(lines.size() == 4 * plans_of_four().size());
+  for (const std::string& line : lines) {
+    CAPTURE(line);
+    CHECK(count(out.text, line) == 1);
+  }
 }
