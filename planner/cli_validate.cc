@@ -77,6 +77,7 @@ hw::Stack calibrated_stack(const real::DeviceChoice& device) {
 }  // namespace
 
 int calibrate_command(const CalibrateOptions& options, const CommonOptions& common) {
+  check_writable(options.output);
   real::keep_memory();
   real::DeviceChoice chosen = real::device_choice(options.device);
   chosen.deterministic = false;  // the fastest algorithm of each product
@@ -165,6 +166,7 @@ std::vector<Plan> chosen_plans(const ValidateOptions& options, const Scenario& s
 }  // namespace
 
 int validate_command(const ValidateOptions& options, const CommonOptions& common) {
+  if (!options.trace.empty()) check_writable(options.trace);
   real::keep_memory();
   real::DeviceChoice device = real::device_choice(options.device);
   device.deterministic = false;
