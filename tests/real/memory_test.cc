@@ -159,7 +159,7 @@ TEST_CASE("the planner counts the trainer's parameters exactly") {
 // an untrained router sends to the busiest rank, at most 2.4 % here, and messages: up to three more
 // of 0.3 % than the model's clock says. The tiny models send 64 token copies a micro-batch: up to
 // 10 %.
-TEST_CASE("predicted peak memory is what the trainer holds") {
+TEST_CASE("predicted peak memory is what the trainer holds", "[heavy]") {
   double worst = 0, worst_tiny = 0;
   for (const Case& c : cases(true)) worst = std::max(worst, error(small_job(c.plan), c.name));
   for (const ModelShape& m : {tiny_deepseek(), tiny_mixture()})
