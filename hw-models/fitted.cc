@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kFile = "kernels.json";
+constexpr const char* kKernelFits = "kernels.json";
 constexpr const char* kDTypes[] = {"fp32", "tf32",      "fp16",  "bf16",
                                    "fp8",  "fp8-block", "mxfp8", "nvfp4"};
 constexpr const char* kAttention[] = {"unfused", "flash1", "flash2", "flash3", "cudnn"};
@@ -28,7 +28,7 @@ std::optional<std::size_t> choice(const std::string& text, const Names& names) {
   if (text == "any") return {};
   for (std::size_t i = 0; i < std::size(names); ++i)
     if (text == names[i]) return i;
-  throw InputError(fmt::format("{}: unknown name \"{}\"", kFile, text));
+  throw InputError(fmt::format("{}: unknown name \"{}\"", kKernelFits, text));
 }
 
 GemmFit gemm_row(const json& j) {
@@ -95,14 +95,14 @@ Fitted parse_fitted(std::string_view text) {
     for (const json& j : root.at("memory")) f.memory.push_back(memory_row(j));
     return f;
   } catch (const json::exception& e) {
-    throw InputError(fmt::format("{}: {}", kFile, e.what()));
+    throw InputError(fmt::format("{}: {}", kKernelFits, e.what()));
   }
 }
 
 const Fitted& fitted() {
   static const Fitted all = [] {
     for (const EmbeddedFile& f : embedded_files())
-      if (f.name == kFile) return parse_fitted(f.text);
+      if (f.name == kKernelFits) return parse_fitted(f.text);
     check(false, "kernels.json is compiled in");
     return Fitted{};
   }();

@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kFile = "network.json";
+constexpr const char* kNetworkFits = "network.json";
 
 InsideFit inside_row(const json& j) {
   return {.architecture = j.at("architecture"),
@@ -67,14 +67,14 @@ NetworkFit parse_network_fit(std::string_view text) {
     for (const json& row : root.at("inside")) fit.inside.push_back(inside_row(row));
     return fit;
   } catch (const json::exception& e) {
-    throw InputError(fmt::format("{}: {}", kFile, e.what()));
+    throw InputError(fmt::format("{}: {}", kNetworkFits, e.what()));
   }
 }
 
 const NetworkFit& network_fit() {
   static const NetworkFit fit = [] {
     for (const EmbeddedFile& f : embedded_files())
-      if (f.name == kFile) return parse_network_fit(f.text);
+      if (f.name == kNetworkFits) return parse_network_fit(f.text);
     check(false, "network.json is in the catalogue");
     return NetworkFit{};
   }();

@@ -52,7 +52,7 @@ Position position_of(std::string_view text, std::size_t offset) {
   return p;
 }
 
-std::string escaped(std::string_view key) {  // RFC 6901
+std::string pointer_token(std::string_view key) {  // RFC 6901
   std::string s;
   for (char c : key)
     if (c == '~')
@@ -64,7 +64,7 @@ std::string escaped(std::string_view key) {  // RFC 6901
   return s;
 }
 
-std::string place(const std::string& file, Position p, std::string_view pointer) {
+std::string location(const std::string& file, Position p, std::string_view pointer) {
   return fmt::format("{}:{}:{}: {}", file, p.line, p.column, pointer.empty() ? "/" : pointer);
 }
 
@@ -94,7 +94,7 @@ class Builder : public json::json_sax_t {
     if (!fresh)
       throw InputError(
           fmt::format("{}: expected every key once, got \"{}\" again (first on line {})",
-                      place(document_.file, p, pointer), k, old->second.line));
+                      location(document_.file, p, pointer), k, old->second.line));
     return true;
   }
 
@@ -103,9 +103,9 @@ class Builder : public json::json_sax_t {
     if (const auto i = what.find(": "); i != std::string::npos) what = what.substr(i + 2);
     // The key being read, else the last value that was read in full.
     const std::string pointer = key_.empty() ? last_pointer_ : next_pointer();
-    throw InputError(
-        fmt::format("{}: expected valid JSON, got a {}",
-                    place(document_.file, position_of(text_, byte ? byte - 1 : 0), pointer), what));
+    throw InputError(fmt::format(
+        "{}: expected valid JSON, got a {}",
+        location(document_.file, position_of(text_, byte ? byte - 1 : 0), pointer), what));
   }
 
  private:
@@ -133,7 +133,7 @@ class Builder : public json::json_sax_t {
     if (open_.empty()) return "";
     const Open& o = open_.back();
     return o.value->is_array() ? fmt::format("{}/{}", o.pointer, o.value->size())
-                               : fmt::format("{}/{}", o.pointer, escaped(key_));
+                               : fmt::format("{}/{}", o.pointer, pointer_token(key_));
   }
 
   json* place_value(json&& value) {
@@ -161,7 +161,7 @@ class Builder : public json::json_sax_t {
     key_.clear();
     if (open_.size() > kMaxDepth)
       throw InputError(fmt::format("{}: expected at most {} levels of nesting, got more",
-                                   place(document_.file, at_, last_pointer_), kMaxDepth));
+                                   location(document_.file, at_, last_pointer_), kMaxDepth));
     return true;
   }
 
@@ -214,13 +214,14 @@ Document read_json_file(const std::string& path) {
 
 std::string Value::where() const {
   const auto it = document_->values.find(pointer_);
-  return place(document_->file, it == document_->values.end() ? Position{} : it->second, pointer_);
+  return location(document_->file, it == document_->values.end() ? Position{} : it->second,
+                  pointer_);
 }
 
 std::optional<Value> Value::find(std::string_view key) const {
   const auto it = json_->find(std::string(key));
   if (it == json_->end()) return std::nullopt;
-  return Value(document_, &*it, fmt::format("{}/{}", pointer_, escaped(key)));
+  return Value(document_, &*it, fmt::format("{}/{}", pointer_, pointer_token(key)));
 }
 
 Value Value::at(std::size_t index) const {
@@ -247,14 +248,14 @@ void Value::fail_got(std::string_view expected, std::string_view got,
 }
 
 void Value::fail_key(std::string_view key, std::span<const std::string> valid) const {
-  const std::string pointer = fmt::format("{}/{}", pointer_, escaped(key));
+  const std::string pointer = fmt::format("{}/{}", pointer_, pointer_token(key));
   const auto it = document_->keys.find(pointer);
   const Position p = it == document_->keys.end() ? Position{} : it->second;
   const std::string nearest = nearest_spelling(key, valid);
-  throw InputError(
-      fmt::format("{}: expected a known key, got \"{}\"{}", place(document_->file, p, pointer), key,
-                  nearest.empty() ? fmt::format("; valid keys: {}", fmt::join(valid, ", "))
-                                  : fmt::format("; did you mean \"{}\"?", nearest)));
+  throw InputError(fmt::format(
+      "{}: expected a known key, got \"{}\"{}", location(document_->file, p, pointer), key,
+      nearest.empty() ? fmt::format("; valid keys: {}", fmt::join(valid, ", "))
+                      : fmt::format("; did you mean \"{}\"?", nearest)));
 }
 
 }  // namespace reckon::hw

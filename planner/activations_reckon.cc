@@ -24,9 +24,9 @@ Moment W(const char* label) {
   return {label, 'W'};
 }
 
-class Table {
+class Tensors {
  public:
-  Table(const ModelShape& m, const Plan& p, const hw::Stack& stack, int seq) : m_(m), p_(p) {
+  Tensors(const ModelShape& m, const Plan& p, const hw::Stack& stack, int seq) : m_(m), p_(p) {
     imbalance_ = p.ep > 1 ? stack.expert_imbalance : 1;
     batch_ = p.micro_batch;
     t_ = batch_ * seq / p.cp;
@@ -395,7 +395,7 @@ double trainer_narrow_bytes(const Plan& p, const hw::Stack& stack) {
 std::vector<TrainerTensor> trainer_layer(const ModelShape& m, const Plan& p, const hw::Stack& stack,
                                          int seq, bool moe) {
   check(!moe || m.moe.has_value(), "a mixture layer needs Moe");
-  Table t(m, p, stack, seq);
+  Tensors t(m, p, stack, seq);
   t.attention(false);
   moe ? t.mixture() : t.dense();
   return t.take();
@@ -403,7 +403,7 @@ std::vector<TrainerTensor> trainer_layer(const ModelShape& m, const Plan& p, con
 
 std::vector<TrainerTensor> trainer_mtp(const ModelShape& m, const Plan& p, const hw::Stack& stack,
                                        int seq) {
-  Table t(m, p, stack, seq);
+  Tensors t(m, p, stack, seq);
   t.attention(true);
   is_moe_layer(m, m.layers - 1) ? t.mixture() : t.dense();
   t.mtp();
@@ -413,7 +413,7 @@ std::vector<TrainerTensor> trainer_mtp(const ModelShape& m, const Plan& p, const
 
 std::vector<TrainerTensor> trainer_ends(const ModelShape& m, const Plan& p, const hw::Stack& stack,
                                         int seq, const ChunkLayout& chunk) {
-  Table t(m, p, stack, seq);
+  Tensors t(m, p, stack, seq);
   t.ends(chunk);
   return t.take();
 }

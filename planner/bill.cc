@@ -12,7 +12,7 @@ namespace reckon::plan {
 namespace {
 
 // Like predicted_bill, with a predictor of its own; nothing where a plan can't run.
-std::optional<Bill> bill_of(const Scenario& s, const std::vector<Plan>& plans) {
+std::optional<Bill> bill_alone(const Scenario& s, const std::vector<Plan>& plans) {
   Predictor predictor(s.model, s.cluster, s.stack);
   auto bill = predicted_bill(s, plans, predictor);
   if (auto* b = std::get_if<Bill>(&bill)) return std::move(*b);
@@ -21,7 +21,7 @@ std::optional<Bill> bill_of(const Scenario& s, const std::vector<Plan>& plans) {
 
 std::optional<WhatIf> what_if(std::string change, const Scenario& s,
                               const std::vector<Plan>& plans) {
-  std::optional<Bill> bill = bill_of(s, plans);
+  std::optional<Bill> bill = bill_alone(s, plans);
   if (!bill) return std::nullopt;
   const bool meets = verdict(*bill, s.budget).meets;
   return WhatIf{std::move(change), std::move(*bill), meets};

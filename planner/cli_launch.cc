@@ -21,7 +21,7 @@ namespace {
 
 using namespace launch;
 
-struct Choice {
+struct Wanted {
   Target target;
   Launcher launcher = Launcher::Slurm;
   bool both = false;  // native: a batch script and a plain one
@@ -42,8 +42,8 @@ std::optional<E> spelled(const std::string& text) {
                                nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
 }
 
-Choice choice_of(const LaunchCommandOptions& options) {
-  Choice c;
+Wanted choice_of(const LaunchCommandOptions& options) {
+  Wanted c;
   std::vector<std::string> frameworks = hw::spelling_texts<Framework>();
   std::optional<Framework> framework = spelled<Framework>(options.target);
   if (framework) {
@@ -171,7 +171,7 @@ std::optional<Training> training_of(const Scenario& s, const std::string& scenar
 }  // namespace
 
 int launch_command(const LaunchCommandOptions& options, const CommonOptions& common) {
-  const Choice choice = choice_of(options);
+  const Wanted choice = choice_of(options);
   const Scenario s = read_scenario(options.scenario);
   const std::size_t phase = phase_of(s, options);
   Job job{.name = s.name,

@@ -12,11 +12,11 @@ namespace reckon::plan {
 
 namespace {
 
-constexpr sim::SimTime sim::RoleTime::*kParts[] = {
+constexpr sim::SimTime sim::RoleTime::*kRoleTimes[] = {
     &sim::RoleTime::f,    &sim::RoleTime::b,         &sim::RoleTime::w,
     &sim::RoleTime::bw,   &sim::RoleTime::fb,        &sim::RoleTime::wait,
     &sim::RoleTime::idle, &sim::RoleTime::gradients, &sim::RoleTime::tail};
-constexpr std::size_t kShown = 8;  // ops and GPUs of the critical path
+constexpr std::size_t kPathRows = 8;  // ops and GPUs of the critical path
 
 Distribution distribution(std::vector<sim::SimTime> values) {
   std::sort(values.begin(), values.end());
@@ -27,7 +27,7 @@ Distribution distribution(std::vector<sim::SimTime> values) {
   return {.least = at(0), .median = at(0.5), .p99 = at(0.99), .most = at(1)};
 }
 
-const char* name(const sim::PathStep& p) {
+const char* step_name(const sim::PathStep& p) {
   switch (p.kind) {
     case sim::PathStep::Kind::Op:
       switch (p.stream) {
@@ -47,22 +47,12 @@ const char* name(const sim::PathStep& p) {
   return "?";
 }
 
-Phases phases_of(const sim::RoleTime& t) {
-  return {.f = sim::seconds(t.f),
-          .b = sim::seconds(t.b + t.bw),
-          .w = sim::seconds(t.w),
-          .fb = sim::seconds(t.fb),
-          .bubble = sim::seconds(t.wait + t.idle),
-          .gradients = sim::seconds(t.gradients),
-          .optimizer = sim::seconds(t.tail)};
-}
-
-struct PhaseRow {
+struct PhaseTime {
   const char* key;
   Seconds time;
 };
 
-std::array<PhaseRow, 7> phase_rows(const Phases& p) {
+std::array<PhaseTime, 7> phase_rows(const Phases& p) {
   return {{{"F", p.f},
            {"B", p.b},
            {"W", p.w},
@@ -107,13 +97,13 @@ ClusterAnswer cluster_answer(const Predictor::Run& run, Predictor& predictor, co
   sim::RoleTime sum;
   for (const auto& role : cluster.ranks)
     for (const sim::RoleTime& t : role) {
-      for (const auto part : kParts) sum.*part += t.*part;
+      for (const auto part : kRoleTimes) sum.*part += t.*part;
       passes.push_back(t.f + t.b + t.w + t.bw + t.fb);
       waiting.push_back(t.wait + t.idle);
       gradients.push_back(t.gradients);
     }
   a.ranks = static_cast<int>(passes.size());
-  for (const auto part : kParts) (sum.*part).ps /= a.ranks;
+  for (const auto part : kRoleTimes) (sum.*part).ps /= a.ranks;
   a.phases = phases_of(sum);
   a.first_phases = phases_of(cluster.ranks[0][0]);
   a.phases.host = a.first_phases.host = host;
@@ -129,15 +119,15 @@ ClusterAnswer cluster_answer(const Predictor::Run& run, Predictor& predictor, co
   for (const sim::PathStep& p :
        critical_path(run.program, predictor.times(), disturbances, cluster)) {
     const Seconds time = sim::seconds(p.time);
-    kinds[name(p)] += time;
+    kinds[step_name(p)] += time;
     if (p.kind == sim::PathStep::Kind::Op) ops[p.label] += time;
     gpus[fmt::format("GPU {}", gpu_of_rank(plan, p.rank))] += time;
   }
   a.kinds = sorted(kinds);
   a.ops = sorted(ops);
   a.gpus = sorted(gpus);
-  a.ops.resize(std::min(a.ops.size(), kShown));
-  a.gpus.resize(std::min(a.gpus.size(), kShown));
+  a.ops.resize(std::min(a.ops.size(), kPathRows));
+  a.gpus.resize(std::min(a.gpus.size(), kPathRows));
   return a;
 }
 
@@ -146,7 +136,7 @@ ordered_json to_json(const ClusterAnswer& a) {
   for (const auto& c : a.causes) causes.push_back({{"name", c.name}, {"cost_s", c.cost.si}});
   const auto phases = [](const Phases& p) {
     ordered_json out = ordered_json::object();
-    for (const PhaseRow& r : phase_rows(p)) out[r.key] = r.time.si;
+    for (const PhaseTime& r : phase_rows(p)) out[r.key] = r.time.si;
     return out;
   };
   return {{"seed", a.seed},

@@ -76,7 +76,7 @@ std::vector<Variation> hardware_variations(const HardwareSpace& h) {
 }
 
 // How far figures are from the targets, added up; nothing if one is missed.
-std::optional<double> distance(const ShapeFigures& f, const CodesignSpec& spec) {
+std::optional<double> miss(const ShapeFigures& f, const CodesignSpec& spec) {
   double sum = 0;
   for (const auto& [target, value] :
        {std::pair(spec.total, f.total), std::pair(spec.activated, f.activated)}) {
@@ -152,7 +152,7 @@ Codesign codesign(const hw::Document& document, const std::vector<Variation>& mo
     try {
       const ModelShape model = model_at(shapes, point);
       const ShapeFigures figures = shape_figures(model, s.campaign[*phase].seq);
-      if (const auto off = distance(figures, spec))
+      if (const auto off = miss(figures, spec))
         kept.push_back({point, figures, *off});
       else
         ++c.dropped["misses a parameter target"];

@@ -15,13 +15,13 @@ namespace {
 
 using nlohmann::ordered_json;
 
-double distance(const EvidenceRow& r, const Question& q) {
+double distance(const EvidenceRow& r, const RunTraits& q) {
   return std::abs(std::log(r.parameters / q.parameters)) +
          std::abs(std::log(static_cast<double>(r.gpus) / q.gpus));
 }
 
 // The nearest row of each source, nearest first; ties in the order of the file.
-std::vector<EvidenceRow> nearest(std::vector<EvidenceRow> rows, const Question& q) {
+std::vector<EvidenceRow> nearest(std::vector<EvidenceRow> rows, const RunTraits& q) {
   std::stable_sort(rows.begin(), rows.end(), [&](const EvidenceRow& a, const EvidenceRow& b) {
     return distance(a, q) < distance(b, q);
   });
@@ -36,7 +36,7 @@ double rounded(double x) {  // six digits
 
 }  // namespace
 
-Question question(const Scenario& s) {
+RunTraits run_traits(const Scenario& s) {
   return {.gpu = s.cluster.gpu.name,
           .architecture = s.cluster.gpu.architecture,
           .stack = s.stack.name,
@@ -45,7 +45,7 @@ Question question(const Scenario& s) {
           .gpus = s.cluster.gpus};
 }
 
-SimilarRuns similar_runs(const std::vector<EvidenceRow>& rows, const Question& q) {
+SimilarRuns similar_runs(const std::vector<EvidenceRow>& rows, const RunTraits& q) {
   if (q.architecture == "cpu") return {};  // no published run is on CPUs
   const std::string kind = q.mixture ? "mixtures of experts" : "dense models";
   struct Class {
@@ -143,7 +143,7 @@ const std::vector<EvidenceRow>& evidence() {
 }
 
 ordered_json evidence_figure(const Scenario& s) {
-  const SimilarRuns similar = similar_runs(evidence(), question(s));
+  const SimilarRuns similar = similar_runs(evidence(), run_traits(s));
   ordered_json rows = ordered_json::array();
   for (const EvidenceRow& r : similar.rows)
     rows.push_back({{"source", r.source},

@@ -27,13 +27,13 @@ struct EvidenceRow {
 };
 
 // What runs are compared by.
-struct Question {
+struct RunTraits {
   std::string gpu, architecture, stack;
   bool mixture = false;
   double parameters = 0;
   int gpus = 0;
 };
-Question question(const Scenario& s);
+RunTraits run_traits(const Scenario& s);
 
 // Published runs like the one in question, most alike first: at most one of each source, its
 // nearest, since runs of one source share hardware, software and the hand that measured them.
@@ -47,7 +47,7 @@ struct SimilarRuns {
   std::vector<EvidenceRow> rows;
 };
 inline constexpr std::size_t kFewest = 9, kMost = 24;
-SimilarRuns similar_runs(const std::vector<EvidenceRow>& rows, const Question& q);
+SimilarRuns similar_runs(const std::vector<EvidenceRow>& rows, const RunTraits& q);
 
 // Factors on a prediction between which the measured step lies for 4 of 5 runs like these: order
 // statistics of measured / predicted, at ranks floor(0.1 (n + 1)) and ceil(0.9 (n + 1)). If the new

@@ -15,7 +15,7 @@ namespace reckon::plan {
 
 namespace {
 
-struct Case : Question {
+struct Checked : Question {
   std::string* detail;
 
   // Writes the figures if anybody wants them; returns the reason.
@@ -27,7 +27,7 @@ struct Case : Question {
   }
 };
 
-const char* sizes(const Case& c) {
+const char* sizes_fit(const Checked& c) {
   const Plan& p = c.plan;
   for (int degree : {p.tp, p.pp, p.vpp, p.dp, p.cp, p.ep, p.etp, p.micro_batch})
     if (degree < 1)
@@ -41,7 +41,7 @@ const char* sizes(const Case& c) {
   return nullptr;
 }
 
-const char* within_layer(const Case& c) {
+const char* within_layer(const Checked& c) {
   const Plan& p = c.plan;
   const ModelShape& m = c.model;
   if (m.heads % p.tp != 0)
@@ -68,7 +68,7 @@ const char* within_layer(const Case& c) {
   return nullptr;
 }
 
-const char* experts(const Case& c) {
+const char* experts(const Checked& c) {
   const Plan& p = c.plan;
   if (!c.model.moe) {
     if (p.ep > 1 || p.etp > 1)
@@ -87,7 +87,7 @@ const char* experts(const Case& c) {
   return nullptr;
 }
 
-const char* layers(const Case& c) {
+const char* layers(const Checked& c) {
   const Plan& p = c.plan;
   const int chunks = p.pp * p.vpp;
   // The embedding and the head may have a chunk of their own.
@@ -117,7 +117,7 @@ const char* layers(const Case& c) {
   return nullptr;
 }
 
-const char* recomputation(const Case& c) {
+const char* recomputation(const Checked& c) {
   const Recompute& r = c.plan.recompute;
   const ModelShape& m = c.model;
   if (r.mode != Recompute::Mode::Selective) return nullptr;
@@ -127,7 +127,7 @@ const char* recomputation(const Case& c) {
   return nullptr;
 }
 
-const char* batch_and_schedule(const Case& c) {
+const char* batch_and_schedule(const Checked& c) {
   const Plan& p = c.plan;
   const std::int64_t per_round = static_cast<std::int64_t>(p.dp) * p.micro_batch;
   if (c.step.global_batch % per_round != 0 || c.step.global_batch < 1)
@@ -139,7 +139,7 @@ const char* batch_and_schedule(const Case& c) {
   return nullptr;
 }
 
-const char* shards(const Case& c) {
+const char* shards_fit(const Checked& c) {
   const Plan& p = c.plan;
   if (p.shard_group != 0 && (p.shard_group < 0 || p.dp * p.cp % p.shard_group != 0))
     return c.no("the shard group does not divide dp x cp", "group {}, dp {} x cp {}", p.shard_group,
@@ -147,7 +147,7 @@ const char* shards(const Case& c) {
   return nullptr;
 }
 
-const char* numbers(const Case& c) {
+const char* numbers(const Checked& c) {
   using sim::DType;
   const hw::Gpu& gpu = c.cluster.gpu;
   const auto has = [&](DType t) { return hw::peak(gpu, t).si > 0; };
@@ -166,7 +166,7 @@ const char* numbers(const Case& c) {
 
 // What the plan switches on and the stack can't do. A switch without effect (data-parallel overlap
 // of one replica) is no reason.
-const char* abilities(const Case& c) {
+const char* abilities(const Checked& c) {
   const Plan& p = c.plan;
   const hw::Stack& s = c.stack;
   const auto no = [&](const char* why) { return c.no(why, "stack {}", s.name); };
@@ -228,15 +228,15 @@ const char* abilities(const Case& c) {
 }  // namespace
 
 const char* objection(Rule rule, const Question& question, std::string* detail) {
-  const Case c{question, detail};
+  const Checked c{question, detail};
   switch (rule) {
-    case Rule::Sizes: return sizes(c);
+    case Rule::Sizes: return sizes_fit(c);
     case Rule::WithinLayer: return within_layer(c);
     case Rule::Experts: return experts(c);
     case Rule::Layers: return layers(c);
     case Rule::Recompute: return recomputation(c);
     case Rule::Schedule: return batch_and_schedule(c);
-    case Rule::Shards: return shards(c);
+    case Rule::Shards: return shards_fit(c);
     case Rule::Numbers: return numbers(c);
     case Rule::Abilities: return abilities(c);
   }

@@ -6,17 +6,13 @@
 #include <cctype>
 #include <string_view>
 
+#include "planner/words.h"
+
 namespace reckon::plan {
 
 namespace {
 
 using Words = std::vector<std::string_view>;
-
-std::string lower_case(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
 
 bool has_all(const std::string& text, const Words& words) {
   return std::all_of(words.begin(), words.end(),
@@ -118,12 +114,12 @@ const FrameworkDefaults kDeepSeek{
     .expert_overlap = Overlap::Expert::Pair,
     .embedding_weight = 0};  // 61 layers on 16 stages: four each, the last with one, MTP and head
 
-struct Rule {
+struct SourceRule {
   Words source;
   const FrameworkDefaults* defaults;
 };
 
-const Rule kRules[] = {
+const SourceRule kRules[] = {
     {{"maxtext"}, &kXla2024},
     {{"paxml"}, &kXla2024},
     {{"jax"}, &kXla2024},
@@ -177,7 +173,7 @@ const FrameworkDefaults& by_plan(const PublishedRun& run) {
   return kMegatronCore2024;
 }
 
-struct Recipe {
+struct ModelRecipe {
   const FrameworkDefaults* of;
   std::string_view model, gpu;  // parts of their names
   std::optional<Recompute> recompute;
@@ -191,7 +187,7 @@ Recompute selective(std::uint32_t modules) {
 
 // Megatron-Bridge scripts/performance/configs (deepseek, qwen, gpt_oss) *_workload_base_configs.py:
 // recompute_modules, moe_a2a_overlap, moe_token_dispatcher_type.
-const Recipe kRecipes[] = {
+const ModelRecipe kRecipes[] = {
     {&kBridge2025, "deepseek-v3", "h100", selective(kMlaUp | kMlp), {}, {}},
     {&kBridge2026, "deepseek-v3", "h100", selective(kMlaUp | kMlp), {}, {}},
     {&kBridge2025, "deepseek-v3", "b", selective(kMlaUp), {}, hw::Dispatcher::HybridEp},
@@ -211,13 +207,13 @@ const Recipe kRecipes[] = {
 FrameworkDefaults framework_defaults(const PublishedRun& run) {
   const std::string source = lower_case(run.source);
   const auto rule = std::find_if(std::begin(kRules), std::end(kRules),
-                                 [&](const Rule& r) { return has_all(source, r.source); });
+                                 [&](const SourceRule& r) { return has_all(source, r.source); });
   const FrameworkDefaults* found = rule != std::end(kRules) ? rule->defaults : &by_plan(run);
   // A comparison inside another framework's paper.
   if (has_all(lower_case(run.plan.zero), {"deepspeed"})) found = &kMegatronDeepSpeed;
   FrameworkDefaults d = *found;
   const std::string model = lower_case(run.model.name), gpu = lower_case(run.gpu);
-  for (const Recipe& r : kRecipes) {
+  for (const ModelRecipe& r : kRecipes) {
     if (r.of != found || !has_all(model, {r.model}) || !has_all(gpu, {r.gpu})) continue;
     if (r.recompute) d.recompute = *r.recompute;
     if (r.expert_overlap) d.expert_overlap = *r.expert_overlap;

@@ -64,7 +64,7 @@ ModelShape common(const Config& c, const Defaults& d) {
 }
 
 // MoE from `first`, every `freq`-th layer.
-std::vector<bool> mixtures(const Config& c, int layers, int first_default) {
+std::vector<bool> mixture_layers(const Config& c, int layers, int first_default) {
   const int first = c.integer("first_k_dense_replace", first_default);
   const int freq = c.integer("moe_layer_freq", 1, 1);
   std::vector<bool> mixture;
@@ -94,7 +94,7 @@ ModelShape deepseek(const Config& c, bool v3) {
     e.groups = c.integer("n_group", v3 ? 8 : 1, 1);
     e.limited_groups = c.integer("topk_group", v3 ? 4 : 1, 1);
   }
-  e.layers = mixtures(c, m.layers, v3 ? 3 : 0);
+  e.layers = mixture_layers(c, m.layers, v3 ? 3 : 0);
   m.moe = e;
   if (v3) m.mtp_depth = c.integer("num_nextn_predict_layers", c.integer("num_mtp_layers", 1));
   return m;
@@ -110,7 +110,7 @@ ModelShape glm4_moe(const Config& c) {
   e.score = RouterScore::Sigmoid;
   e.groups = c.integer("n_group", 1, 1);
   e.limited_groups = c.integer("topk_group", 1, 1);
-  e.layers = mixtures(c, m.layers, 1);
+  e.layers = mixture_layers(c, m.layers, 1);
   m.moe = e;
   m.qkv_bias = c.flag("attention_bias", false);
   m.qk_norm = c.flag("use_qk_norm", false);

@@ -15,7 +15,7 @@ using sim::Stream;
 
 namespace {
 
-std::int64_t rows(double x) {
+std::int64_t whole_rows(double x) {
   return std::max<std::int64_t>(1, std::llround(x));
 }
 
@@ -53,7 +53,7 @@ void LayerOps::linear_forward(const Linear& l) {
     memory("quantise", MemoryKind::Quantise, elements * (block_fp8() ? 2 + kBlockFp8 : 4),
            block_fp8() ? 2 : 1);
   }
-  out_.compute(l.label, sim::MatMul{.m = rows(l.m),
+  out_.compute(l.label, sim::MatMul{.m = whole_rows(l.m),
                                     .n = l.n,
                                     .k = l.k,
                                     .pass = Pass::Forward,
@@ -72,7 +72,7 @@ void LayerOps::linear_input_grad(const Linear& l) {
       memory("quantise.grad", MemoryKind::Quantise, 4 * elements);
     }
   }
-  out_.compute(l.label, sim::MatMul{.m = rows(l.m),
+  out_.compute(l.label, sim::MatMul{.m = whole_rows(l.m),
                                     .n = l.n,
                                     .k = l.k,
                                     .pass = Pass::InputGrad,
@@ -87,7 +87,7 @@ void LayerOps::linear_input_grad(const Linear& l) {
 }
 
 void LayerOps::linear_weight_grad(const Linear& l) {
-  out_.compute(l.label, sim::MatMul{.m = rows(l.m),
+  out_.compute(l.label, sim::MatMul{.m = whole_rows(l.m),
                                     .n = l.n,
                                     .k = l.k,
                                     .pass = Pass::WeightGrad,
@@ -99,7 +99,7 @@ void LayerOps::linear_weight_grad(const Linear& l) {
 
 void LayerOps::grouped(const char* label, std::int64_t n, std::int64_t k, Pass pass) {
   out_.compute(label, sim::GroupedMatMul{.groups = shape_.experts,
-                                         .m = rows(shape_.expert_rows),
+                                         .m = whole_rows(shape_.expert_rows),
                                          .n = n,
                                          .k = k,
                                          .pass = pass,

@@ -226,10 +226,6 @@ Peak activation_peak(const std::vector<Task>& order, const std::vector<PassBytes
   return peak;
 }
 
-bool is_fp8(Precision p) {
-  return p == Precision::Fp8 || p == Precision::Fp8DeepSeek || p == Precision::Mxfp8;
-}
-
 struct Stand {
   double weights = 0, gradients = 0, optimizer = 0, buffers = 0;
 };

@@ -27,7 +27,7 @@ using Role = TrainerTensor::Role;
 constexpr double kFloat = 4;
 
 // A table made ready to walk.
-struct Kind {
+struct TensorTable {
   struct Effects {
     std::vector<std::size_t> made, last, last2;
   };
@@ -35,7 +35,7 @@ struct Kind {
   std::map<std::pair<std::string_view, char>, Effects> at;
   std::array<int, 5> role{-1, -1, -1, -1, -1};  // row of each Role
 
-  explicit Kind(std::vector<TrainerTensor> table) : rows(std::move(table)) {
+  explicit TensorTable(std::vector<TrainerTensor> table) : rows(std::move(table)) {
     for (std::size_t i = 0; i < rows.size(); ++i) {
       const TrainerTensor& r = rows[i];
       if (r.made.label != nullptr) at[{r.made.label, r.made.pass}].made.push_back(i);
@@ -49,14 +49,14 @@ struct Kind {
 enum : unsigned char { kLive = 1, kRead = 2, kRead2 = 4 };
 
 // Tensors of one pass: [part + 1][row].
-struct State {
+struct PassTensors {
   std::vector<std::vector<unsigned char>> parts;
 };
 
 // A chunk as the walk sees it; equal ones share their profiles.
 struct Chunk {
   ChunkLayout layout;
-  std::vector<const Kind*> kinds;  // [part + 1]
+  std::vector<const TensorTable*> kinds;  // [part + 1]
   bool first = false, last = false;
   bool before_here = false, behind_here = false;  // its neighbour is on the same rank
   int composition = 0;
@@ -71,9 +71,9 @@ class Walker {
   Walker(const ModelShape& m, const Plan& p, const hw::Stack& stack, int seq,
          const Schedule* schedule)
       : m_(m), p_(p), stack_(stack), seq_(seq), groups_(groups(p, hw::Cluster{})) {
-    dense_ = std::make_unique<Kind>(trainer_layer(m, p, stack, seq, false));
-    if (m.moe) moe_ = std::make_unique<Kind>(trainer_layer(m, p, stack, seq, true));
-    if (m.mtp_depth > 0) mtp_ = std::make_unique<Kind>(trainer_mtp(m, p, stack, seq));
+    dense_ = std::make_unique<TensorTable>(trainer_layer(m, p, stack, seq, false));
+    if (m.moe) moe_ = std::make_unique<TensorTable>(trainer_layer(m, p, stack, seq, true));
+    if (m.mtp_depth > 0) mtp_ = std::make_unique<TensorTable>(trainer_mtp(m, p, stack, seq));
     std::map<std::vector<int>, int> compositions;
     const auto n = static_cast<int>(p.layout.size());
     const auto place = [&](int chunk) {
@@ -90,7 +90,7 @@ class Walker {
       const ChunkLayout& l = chunk.layout;
       std::vector<int> key{l.embedding,       l.head,           l.mtp, chunk.first, chunk.last,
                            chunk.before_here, chunk.behind_here};
-      ends_.push_back(std::make_unique<Kind>(trainer_ends(m, p, stack, seq, l)));
+      ends_.push_back(std::make_unique<TensorTable>(trainer_ends(m, p, stack, seq, l)));
       chunk.kinds.push_back(ends_.back().get());
       for (int i = 0; i < l.layers; ++i) {
         const bool moe = is_moe_layer(m, l.first_layer + i);
@@ -111,7 +111,7 @@ class Walker {
     const auto [it, fresh] = profiles_.try_emplace({static_cast<int>(t.phase), c, c2});
     if (!fresh) return it->second;
     const Chunk& chunk = chunks_[t.chunk];
-    State forward, backward;
+    PassTensors forward, backward;
     if (t.phase == Phase::F || pair) forward = blank(chunk);
     if (t.phase != Phase::F) backward = state_before(t.phase, pair ? t.chunk2 : t.chunk);
     return it->second =
@@ -121,7 +121,7 @@ class Walker {
   // What a pass through the chunk keeps after its forward, by part.
   std::vector<std::pair<int, double>> kept(int chunk) {
     const Chunk& c = chunks_[static_cast<std::size_t>(chunk)];
-    const State s = state_before(Phase::BW, static_cast<std::size_t>(chunk));
+    const PassTensors s = state_before(Phase::BW, static_cast<std::size_t>(chunk));
     std::vector<std::pair<int, double>> out;
     for (std::size_t part = 0; part < s.parts.size(); ++part) {
       double bytes = part == 0 ? tokens(c) : 0;
@@ -135,9 +135,9 @@ class Walker {
  private:
   int composition(std::size_t chunk) const { return chunks_[chunk].composition; }
 
-  State blank(const Chunk& c) const {
-    State s;
-    for (const Kind* k : c.kinds) s.parts.emplace_back(k->rows.size(), 0);
+  PassTensors blank(const Chunk& c) const {
+    PassTensors s;
+    for (const TensorTable* k : c.kinds) s.parts.emplace_back(k->rows.size(), 0);
     return s;
   }
 
@@ -147,17 +147,18 @@ class Walker {
   }
 
   // The pass in front of its backward, or of a separate weight gradient.
-  const State& state_before(Phase phase, std::size_t chunk) {
+  const PassTensors& state_before(Phase phase, std::size_t chunk) {
     const Chunk& c = chunks_[chunk];
     const bool weights = phase == Phase::W;
     const auto [it, fresh] = states_.try_emplace({weights, c.composition});
     if (!fresh) return it->second;
-    State s = weights ? state_before(Phase::BW, chunk) : blank(c), none;
+    PassTensors s = weights ? state_before(Phase::BW, chunk) : blank(c), none;
     weights ? walk(Phase::B, &c, &c, none, s) : walk(Phase::F, &c, &c, s, none);
     return it->second = std::move(s);
   }
 
-  Profile walk(Phase phase, const Chunk* f, const Chunk* b, State& forward, State& backward) {
+  Profile walk(Phase phase, const Chunk* f, const Chunk* b, PassTensors& forward,
+               PassTensors& backward) {
     const bool has_forward = phase == Phase::F || phase == Phase::FB;
     const bool has_input_grads = phase == Phase::B || phase == Phase::BW || phase == Phase::FB;
     auto& block = blocks_[{static_cast<int>(phase), f->composition, b->composition}];
@@ -213,11 +214,11 @@ class Walker {
                                                            : 'B'};
   }
 
-  void run(const sim::Op& op, const sim::Work& work, const Chunk& c, State& s) {
+  void run(const sim::Op& op, const sim::Work& work, const Chunk& c, PassTensors& s) {
     const Moment now = moment(op, work);
     const int part = op.part, layers = c.layout.layers;
     const auto row_part = static_cast<std::size_t>(part + 1);
-    const Kind& kind = *c.kinds[row_part];
+    const TensorTable& kind = *c.kinds[row_part];
     std::vector<unsigned char>& state = s.parts[row_part];
     const auto is = [&](char pass, const char* label) {
       return now.pass == pass && std::string_view(now.label) == label;
@@ -230,9 +231,9 @@ class Walker {
         kill(c, s, part, Role::Output);
       make(c, s, part + 1, Role::Input);
     }
-    static const Kind::Effects none;
+    static const TensorTable::Effects none;
     const auto found = kind.at.find({now.label, now.pass});
-    const Kind::Effects& e = found == kind.at.end() ? none : found->second;
+    const TensorTable::Effects& e = found == kind.at.end() ? none : found->second;
     const auto read = [&](bool overwritten) {
       const auto mark = [&](const std::vector<std::size_t>& rows, unsigned char bit) {
         for (std::size_t i : rows) {
@@ -265,14 +266,14 @@ class Walker {
   }
 
   // After a part's forward ops.
-  void drop(const Chunk& c, State& s, int part) {
+  void drop(const Chunk& c, PassTensors& s, int part) {
     const Recompute& r = p_.recompute;
     const bool full = r.mode == Recompute::Mode::Full && part < c.layout.layers &&
                       (r.full_layers == 0 || part < r.full_layers);
     const std::uint32_t modules = r.mode == Recompute::Mode::Selective ? r.modules : 0;
     if (!full && modules == 0) return;
     const auto row_part = static_cast<std::size_t>(part + 1);
-    const Kind& kind = *c.kinds[row_part];
+    const TensorTable& kind = *c.kinds[row_part];
     for (std::size_t i = 0; i < kind.rows.size(); ++i) {
       const TrainerTensor& t = kind.rows[i];
       const bool crosses = t.role == Role::Input || t.role == Role::Output;
@@ -281,23 +282,23 @@ class Walker {
   }
 
   // `moved`: the bytes stay, they come from or go to another pass of the rank.
-  void make(const Chunk& c, State& s, std::size_t part, std::size_t row, bool moved = false) {
+  void make(const Chunk& c, PassTensors& s, std::size_t part, std::size_t row, bool moved = false) {
     unsigned char& state = s.parts[part][row];
     if (!(state & kLive) && !moved) live_ += kFloat * c.kinds[part]->rows[row].elements;
     state = kLive;
   }
-  void kill(const Chunk& c, State& s, std::size_t part, std::size_t row, bool moved = false) {
+  void kill(const Chunk& c, PassTensors& s, std::size_t part, std::size_t row, bool moved = false) {
     unsigned char& state = s.parts[part][row];
     if ((state & kLive) && !moved) live_ -= kFloat * c.kinds[part]->rows[row].elements;
     state = 0;
   }
   // By role; `part` counts from the ends at 0.
-  void make(const Chunk& c, State& s, int part, Role role, bool moved = false) {
+  void make(const Chunk& c, PassTensors& s, int part, Role role, bool moved = false) {
     const auto at = static_cast<std::size_t>(part);
     const int row = c.kinds[at]->role[static_cast<std::size_t>(role)];
     if (row >= 0) make(c, s, at, static_cast<std::size_t>(row), moved);
   }
-  void kill(const Chunk& c, State& s, int part, Role role, bool moved = false) {
+  void kill(const Chunk& c, PassTensors& s, int part, Role role, bool moved = false) {
     const auto at = static_cast<std::size_t>(part);
     const int row = c.kinds[at]->role[static_cast<std::size_t>(role)];
     if (row >= 0) kill(c, s, at, static_cast<std::size_t>(row), moved);
@@ -311,12 +312,12 @@ class Walker {
   const Groups groups_;
   const Params params_ = parameters(m_);
   const hw::Footprint unpriced_{};  // bytes on the wire do not matter here
-  std::unique_ptr<Kind> dense_, moe_, mtp_;
-  std::vector<std::unique_ptr<Kind>> ends_;
+  std::unique_ptr<TensorTable> dense_, moe_, mtp_;
+  std::vector<std::unique_ptr<TensorTable>> ends_;
   std::vector<Chunk> chunks_;
   std::map<std::array<int, 3>, std::shared_ptr<const sim::Block>> blocks_;
   std::map<std::array<int, 3>, Profile> profiles_;  // by phase and compositions
-  std::map<std::pair<bool, int>, State> states_;
+  std::map<std::pair<bool, int>, PassTensors> states_;
   double live_ = 0, highest_ = 0;
 };
 

@@ -21,6 +21,9 @@ enum class ScheduleKind {
   DualPipe,   // bidirectional, F and B of two micro-batches paired (DeepSeek-V3)
   DualPipeV,  // DualPipe cut in half: V-shaped placement
 };
+inline bool is_v_shaped(ScheduleKind kind) {
+  return kind == ScheduleKind::ZbV || kind == ScheduleKind::DualPipeV;
+}
 
 // Activations that are recomputed in the backward pass instead of kept. Bits of Recompute::modules.
 enum RecomputeModule : std::uint32_t {
@@ -53,6 +56,9 @@ enum class Precision {
   Fp8DeepSeek,  // 1x128 and 128x128 block scales, dispatch in fp8, bf16 moments
   Mxfp8,        // 1x32 block scales
 };
+inline bool is_fp8(Precision p) {
+  return p == Precision::Fp8 || p == Precision::Fp8DeepSeek || p == Precision::Mxfp8;
+}
 
 enum class Zero { None, Optimizer, Gradients, Full };  // ZeRO stage 0 to 3; Full is FSDP
 

@@ -9,8 +9,6 @@
 
 namespace reckon::plan {
 
-namespace {
-
 Phases phases_of(const sim::RoleTime& t) {
   return {.f = sim::seconds(t.f),
           .b = sim::seconds(t.b + t.bw),
@@ -20,6 +18,8 @@ Phases phases_of(const sim::RoleTime& t) {
           .gradients = sim::seconds(t.gradients),
           .optimizer = sim::seconds(t.tail)};
 }
+
+namespace {
 
 constexpr Seconds Phases::*kParts[] = {&Phases::f,        &Phases::b,      &Phases::w,
                                        &Phases::fb,       &Phases::bubble, &Phases::gradients,

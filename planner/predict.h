@@ -30,6 +30,7 @@ struct Phases {
   Seconds optimizer;  // gradient norm, update, parameter gathers that nothing hides
   Seconds host;       // per-step host work
 };
+Phases phases_of(const sim::RoleTime& t);  // of one role; the host's part stays 0
 
 struct Prediction {
   Seconds step;

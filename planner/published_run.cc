@@ -8,13 +8,13 @@ namespace reckon::plan {
 namespace {
 
 // The fields of one object; an absent or null one leaves its member empty.
-class Row {
+class Fields {
  public:
-  explicit Row(std::optional<hw::Value> object) : object_(std::move(object)) {
+  explicit Fields(std::optional<hw::Value> object) : object_(std::move(object)) {
     if (object_) object_->expect_object("an object");
   }
 
-  Row part(const char* key) const { return Row(printed(key)); }
+  Fields part(const char* key) const { return Fields(printed(key)); }
 
   template <class Integer>
   void operator()(const char* key, std::optional<Integer>& out) const {
@@ -60,7 +60,7 @@ class Row {
 PublishedRun read_row(const hw::Value& value) {
   PublishedRun r;
   value.expect_object("a run");
-  const Row row{value};
+  const Fields row{value};
   row("id", r.id);
   if (r.id.empty()) value.fail_got("the key \"id\" (what the row is called)", "a row without it");
   row("source", r.source);
@@ -70,11 +70,11 @@ PublishedRun read_row(const hw::Value& value) {
   row("network", r.network);
   row("gpus", r.gpus);
   row("step_s", r.step_s);
-  const Row gpu = row.part("gpu");
+  const Fields gpu = row.part("gpu");
   gpu("name", r.gpu);
   gpu("mem_gb", r.memory_gb);
 
-  const Row model = row.part("model");
+  const Fields model = row.part("model");
   PublishedModel& m = r.model;
   model("name", m.name);
   model("mlp", m.mlp);
@@ -95,14 +95,14 @@ PublishedRun read_row(const hw::Value& value) {
   model("moe_every", m.moe_every);
   model("mtp_layers", m.mtp_layers);
   model("tied_embeddings", m.tied_embeddings);
-  const Row mla = model.part("mla");
+  const Fields mla = model.part("mla");
   mla("q_lora", m.q_lora);
   mla("kv_lora", m.kv_lora);
   mla("qk_nope", m.qk_nope);
   mla("qk_rope", m.qk_rope);
   mla("v", m.v_dim);
 
-  const Row plan = row.part("plan");
+  const Fields plan = row.part("plan");
   PublishedPlan& p = r.plan;
   plan("tp", p.tp);
   plan("pp", p.pp);

@@ -18,7 +18,7 @@ struct PhaseRow {
   const char* meaning;
 };
 
-std::array<PhaseRow, 7> rows(const Phases& p) {
+std::array<PhaseRow, 7> phase_table(const Phases& p) {
   return {{
       {"F", p.f, "forward passes that run alone"},
       {"B", p.b, "backward passes that run alone (input gradients, or all where W is not split)"},
@@ -131,8 +131,8 @@ double tokens_per_day(const StepAnswer& a) {
 ordered_json to_json(const StepAnswer& a) {
   const Prediction& p = a.prediction;
   ordered_json out = {{"plan", plan_to_json(a.plan)}, {"step_s", p.step.si}};
-  for (const PhaseRow& r : rows(p.phases)) out["phases_s"][r.key] = r.time.si;
-  for (const PhaseRow& r : rows(p.first_phases)) out["rank_0_phases_s"][r.key] = r.time.si;
+  for (const PhaseRow& r : phase_table(p.phases)) out["phases_s"][r.key] = r.time.si;
+  for (const PhaseRow& r : phase_table(p.first_phases)) out["rank_0_phases_s"][r.key] = r.time.si;
   out["mfu"] = {{"causal", p.mfu_causal}, {"full", p.mfu_full}};
   out["peak_memory_GiB"] = p.memory.peak / GiB;
   out["memory_limit_GiB"] = a.memory_limit / GiB;
@@ -162,7 +162,7 @@ std::string to_text(const StepAnswer& a) {
                        percent(p.mfu_causal), percent(p.mfu_full));
   out += '\n';
   Table phases{.columns = {{"", Align::Left}, {"rank 0"}, {"mean rank"}, {""}, {"", Align::Left}}};
-  const auto first = rows(p.first_phases), mean = rows(p.phases);
+  const auto first = phase_table(p.first_phases), mean = phase_table(p.phases);
   for (std::size_t i = 0; i < first.size(); ++i)
     if (first[i].time.si != 0 || mean[i].time.si != 0)
       phases.rows.push_back({first[i].key, duration(first[i].time), duration(mean[i].time),

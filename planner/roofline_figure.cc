@@ -49,7 +49,7 @@ struct LeastTraffic {
   }
 };
 
-const char* name(sim::DType dtype) {
+const char* dtype_name(sim::DType dtype) {
   switch (dtype) {
     case sim::DType::Fp32: return "fp32";
     case sim::DType::Tf32: return "tf32";
@@ -63,23 +63,27 @@ const char* name(sim::DType dtype) {
   return "";
 }
 
-struct Kind {
+struct PointKind {
   const char* kind;
   const char* dtype;  // of the products; empty: none
 };
-struct KindOf {
-  Kind operator()(const sim::MatMul& w) const { return {"matrix product", name(w.dtype)}; }
-  Kind operator()(const sim::GroupedMatMul& w) const { return {"grouped product", name(w.dtype)}; }
-  Kind operator()(const sim::Attention& w) const { return {"attention", name(w.dtype)}; }
-  Kind operator()(const sim::MemoryBound&) const { return {"memory-bound", ""}; }
+struct PointKindOf {
+  PointKind operator()(const sim::MatMul& w) const {
+    return {"matrix product", dtype_name(w.dtype)};
+  }
+  PointKind operator()(const sim::GroupedMatMul& w) const {
+    return {"grouped product", dtype_name(w.dtype)};
+  }
+  PointKind operator()(const sim::Attention& w) const { return {"attention", dtype_name(w.dtype)}; }
+  PointKind operator()(const sim::MemoryBound&) const { return {"memory-bound", ""}; }
   template <class Communication>
-  Kind operator()(const Communication&) const {
+  PointKind operator()(const Communication&) const {
     return {"", ""};
   }
 };
 
 struct Sum {
-  Kind kind{};
+  PointKind kind{};
   double flops = 0, bytes = 0, seconds = 0, alone = 0, calls = 0;
   bool calibrated = true;
 };
@@ -102,7 +106,7 @@ ordered_json roofline_figure(const SimulatedStep& s) {
       for (std::size_t i = 0; i < block.ops.size(); ++i) {
         const sim::Op& op = block.ops[i];
         const sim::Work& work = block.works[op.work];
-        const Kind kind = std::visit(KindOf{}, work);
+        const PointKind kind = std::visit(PointKindOf{}, work);
         if (*kind.kind == '\0') continue;
         const sim::OpCost& cost = s.predictor.times().cost(work);
         Sum& sum = sums[{op.label, sim::name(op.phase), op.recompute}];
@@ -137,8 +141,8 @@ ordered_json roofline_figure(const SimulatedStep& s) {
   for (const sim::DType t : {sim::DType::Fp32, sim::DType::Tf32, sim::DType::Fp16, sim::DType::Bf16,
                              sim::DType::Fp8, sim::DType::Nvfp4})
     if (std::any_of(ops.begin(), ops.end(),
-                    [&](const ordered_json& op) { return op["dtype"] == name(t); }))
-      peaks[name(t)] = hw::peak(gpu, t).si;
+                    [&](const ordered_json& op) { return op["dtype"] == dtype_name(t); }))
+      peaks[dtype_name(t)] = hw::peak(gpu, t).si;
   return {{"gpu", gpu.name}, {"memory_rate", gpu.memory_rate.si}, {"peaks", peaks}, {"ops", ops}};
 }
 

@@ -5,20 +5,11 @@
 #include <regex>
 
 #include "hw-models/catalog.h"
+#include "planner/words.h"
 
 namespace reckon::plan {
 
 namespace {
-
-std::string lower_case(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
-
-bool says(const std::string& text, const char* word) {
-  return text.find(word) != std::string::npos;
-}
 
 // Whether `word` stands alone in the text, not inside a longer name.
 bool says_word(const std::string& text, const char* word) {

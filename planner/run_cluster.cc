@@ -7,20 +7,11 @@
 
 #include "hw-models/catalog.h"
 #include "planner/run_case.h"
+#include "planner/words.h"
 
 namespace reckon::plan {
 
 namespace {
-
-std::string lower_case(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
-
-bool says(const std::string& text, const char* word) {
-  return text.find(word) != std::string::npos;
-}
 
 // The catalogue's cluster for a GPU when nothing else is known.
 const char* usual_cluster(const std::string& gpu, double memory_gb, const std::string& network) {

@@ -13,10 +13,6 @@ using sim::Phase;
 
 namespace {
 
-bool is_v_shaped(ScheduleKind kind) {
-  return kind == ScheduleKind::ZbV || kind == ScheduleKind::DualPipeV;
-}
-
 Order gpipe_order(int rank, int micro_batches) {
   Order order;
   order.reserve(2 * static_cast<std::size_t>(micro_batches));

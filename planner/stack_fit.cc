@@ -14,9 +14,9 @@ namespace reckon::plan {
 namespace {
 
 constexpr int kConstants = 6;
-const char* const kNames[kConstants] = {"gemm_efficiency",   "attention_efficiency",
-                                        "memory_efficiency", "comm_efficiency",
-                                        "host_per_kernel",   "host_per_step"};
+const char* const kConstantNames[kConstants] = {"gemm_efficiency",   "attention_efficiency",
+                                                "memory_efficiency", "comm_efficiency",
+                                                "host_per_kernel",   "host_per_step"};
 
 // Logarithms of the efficiencies, and of the host's times over kHostPerKernel and kHostPerStep.
 using Logs = std::array<double, kConstants>;
@@ -281,7 +281,7 @@ Backtest fitted_backtest(const std::vector<PublishedRun>& runs, const StackByNam
     FittedStack f{.name = fit.stacks[s], .stack = fitted(fit.stacks[s])};
     for (const FitRow& row : fit.rows) f.rows += row.stack == static_cast<int>(s);
     for (int c = 0; c < kConstants; ++c)
-      if (c != 5 || entries[s].host_per_step.si > 0) f.constants.push_back(kNames[c]);
+      if (c != 5 || entries[s].host_per_step.si > 0) f.constants.push_back(kConstantNames[c]);
     result.fitted.push_back(std::move(f));
   }
 

@@ -42,9 +42,6 @@ hw::Document document(const nlohmann::json& fields) {
   return hw::parse_json("--why-not", fields.dump());
 }
 
-bool is_v_shaped(ScheduleKind kind) {
-  return kind == ScheduleKind::ZbV || kind == ScheduleKind::DualPipeV;
-}
 bool pairs(ScheduleKind kind) {
   return kind == ScheduleKind::DualPipe || kind == ScheduleKind::DualPipeV;
 }

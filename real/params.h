@@ -42,6 +42,9 @@ struct ParamTable {
 // "layers.7." of a layer of the model, "mtp.0." of an MTP module.
 std::string part_prefix(const plan::ModelShape& model, const plan::ChunkLayout& chunk, int part);
 
+// Whether a chunk holds the embedding's table: to look tokens up, or as a tied head.
+bool uses_embedding(const plan::ModelShape& model, const plan::ChunkLayout& chunk);
+
 // `embedding`: this chunk keeps the rank's copy of the embedding.
 ParamTable param_table(const plan::ModelShape& model, const plan::Plan& plan, const Place& place,
                        const plan::ChunkLayout& chunk, bool embedding);

@@ -281,10 +281,10 @@ std::size_t Tokenizer::encode_some(std::string_view text, std::size_t bytes,
     for (char c : text.substr(0, n)) out.push_back(byte_id(c));
     return n;
   }
-  struct Range {
+  struct Run {
     std::size_t begin, count;  // of `remembered`
   };
-  std::unordered_map<std::string_view, Range> known;
+  std::unordered_map<std::string_view, Run> known;
   std::vector<std::int32_t> remembered;
   std::size_t at = 0;
   while (at < text.size() && at < bytes) {
@@ -294,8 +294,8 @@ std::size_t Tokenizer::encode_some(std::string_view text, std::size_t bytes,
       known.clear();
       remembered.clear();
     }
-    const auto [found, is_new] = known.try_emplace(word, Range{remembered.size(), 0});
-    Range& range = found->second;
+    const auto [found, is_new] = known.try_emplace(word, Run{remembered.size(), 0});
+    Run& range = found->second;
     if (is_new) {
       encode_word(word, remembered);
       range.count = remembered.size() - range.begin;

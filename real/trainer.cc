@@ -26,10 +26,6 @@ std::vector<int> chunks_of(const plan::Plan& p, const plan::Schedule& s, int pp)
   return {held.begin(), held.end()};
 }
 
-bool uses_embedding(const plan::ModelShape& m, const plan::ChunkLayout& c) {
-  return c.embedding || c.mtp > 0 || (m.tied_embeddings && c.head);
-}
-
 // The ranks at this rank's place of the stages that hold a copy of the embedding; this one among
 // them, or none.
 std::vector<int> embedding_copies(const Job& job, const plan::Schedule& s, const Place& place) {

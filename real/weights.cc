@@ -10,10 +10,6 @@ namespace reckon::real {
 
 namespace {
 
-bool uses_embedding(const plan::ModelShape& m, const plan::ChunkLayout& c) {
-  return c.embedding || c.mtp > 0 || (m.tied_embeddings && c.head);
-}
-
 Ref ref(const ChunkWeights& c, const std::string& name) {
   if (!c.table.has(name)) return {};
   const Param& p = c.table.at(name);

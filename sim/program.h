@@ -29,6 +29,9 @@ enum class Stream : std::uint8_t {
   Data,      // data-parallel reduce-scatter and all-gather
   Pipe,      // pipeline sends and receives
 };
+inline bool is_compute(Stream s) {
+  return s == Stream::Compute || s == Stream::Compute2;
+}
 inline constexpr int kStreams = 6;
 
 // Forward, input gradient, weight gradient; and what is none of them.

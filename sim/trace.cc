@@ -39,25 +39,21 @@ std::string microseconds(SimTime t) {
   return fmt::format("{}.{:06}", t.ps / 1'000'000, t.ps % 1'000'000);
 }
 
-bool is_compute(Stream stream) {
-  return stream == Stream::Compute || stream == Stream::Compute2;
-}
-
 // One slot of one role, as the span of its compute ops.
-struct SlotSpan {
+struct ComputeSpan {
   std::uint32_t role = 0, slot = 0;
   SimTime start, end;
   std::vector<std::string> halves;  // what it works for, e.g. "F c0 m3" and "B c1 m0", once each
 };
 
 // REQUIRES: events sorted by role, slot, start.
-std::vector<SlotSpan> slot_spans(const std::vector<Event>& events) {
-  std::vector<SlotSpan> out;
+std::vector<ComputeSpan> slot_spans(const std::vector<Event>& events) {
+  std::vector<ComputeSpan> out;
   for (const Event& e : events) {
     if (!is_compute(e.stream)) continue;
     if (out.empty() || out.back().role != e.role || out.back().slot != e.slot)
       out.push_back({.role = e.role, .slot = e.slot, .start = e.start, .end = e.end});
-    SlotSpan& pass = out.back();
+    ComputeSpan& pass = out.back();
     pass.start = std::min(pass.start, e.start);
     pass.end = std::max(pass.end, e.end);
     std::string half = e.phase == Phase::Optimizer
@@ -137,7 +133,7 @@ std::string chrome_trace(const Timeline& timeline) {
                  role, t, t == kPassTrack ? "passes" : name(static_cast<Stream>(t - 1))));
   }
 
-  for (const SlotSpan& p : slot_spans(events))
+  for (const ComputeSpan& p : slot_spans(events))
     line(separator,
          fmt::format(
              R"({{"ph":"X","name":{},"pid":{},"tid":{},"ts":{},"dur":{},"args":{{"slot":{}}}}})",

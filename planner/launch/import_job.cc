@@ -67,7 +67,7 @@ std::optional<ModelShape> given_model(const ImportRequest& r) {
   return plan::model(r.model);
 }
 
-int world_of(const ImportRequest& r, std::optional<int> said) {
+int expected_world(const ImportRequest& r, std::optional<int> said) {
   const int world = r.gpus ? *r.gpus : said.value_or(0);
   if (world < 1)
     throw InputError(fmt::format(
@@ -150,7 +150,7 @@ std::variant<Found, Refusal> from_arguments(const ImportRequest& r, CommandLine 
 
   MegatronWorld world = megatron_world(args, {ModelShape{}, cluster, hw::Stack{}, none, unknown},
                                        MegatronRelease::Main);
-  world.processes = world_of(r, line.world);
+  world.processes = expected_world(r, line.world);
   if (const int given_connections = max_connections(line))
     world.max_connections = given_connections;
   const auto release = accepting_release(r, line.options, args, world);
@@ -185,7 +185,7 @@ Found from_toml(const ImportRequest& r, const std::string& text) {
   fields(reader, config);
   std::optional<int> said;
   if (config.shard > 0) said = config.shard * config.replicate * config.tp * config.pp * config.cp;
-  TorchtitanImport in = import_torchtitan(config, world_of(r, said), given_model(r), r.file);
+  TorchtitanImport in = import_torchtitan(config, expected_world(r, said), given_model(r), r.file);
   Found found{.target = {.framework = Framework::Torchtitan},
               .model = in.model,
               .step = in.step,
@@ -215,7 +215,7 @@ Found from_deepspeed(const ImportRequest& r, const std::string& text) {
                             std::max<std::int64_t>(1, *c.micro_batch * *c.accumulation)) *
            std::max(1, c.tp.value_or(1)) * std::max(1, c.sequence_parallel.value_or(1)) *
            std::max(1, c.pipeline_stages.value_or(1));
-  DeepSpeedImport in = import_deepspeed(c, world_of(r, said), *model, *r.seq, r.file);
+  DeepSpeedImport in = import_deepspeed(c, expected_world(r, said), *model, *r.seq, r.file);
   return {.target = {.framework = Framework::DeepSpeed},
           .model = *model,
           .step = in.step,

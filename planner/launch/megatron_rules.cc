@@ -57,7 +57,7 @@ struct Case {
   }
 };
 
-struct Row : MegatronRule {
+struct RuleRow : MegatronRule {
   bool (*broken)(const Case&);
   std::string (*figures)(const Case&) = nullptr;
 };
@@ -77,7 +77,7 @@ int middle_stages(const Case& c) {
   return c.a.pp - (c.a.first_stage_layers ? 1 : 0) - (c.a.last_stage_layers ? 1 : 0);
 }
 
-const Row kRows[] = {
+const RuleRow kRows[] = {
     // ---- parallel sizes
     {{"M:37", "tensor_parallel_num_weight_shards must be divisible by tensor_model_parallel_size"},
      [](const Case& c) { return c.a.weight_shards && *c.a.weight_shards % c.a.tp != 0; },
@@ -374,7 +374,7 @@ const Row kRows[] = {
 const MegatronRule* broken_rule(const MegatronArgs& args, const MegatronWorld& world,
                                 std::string* detail) {
   const Case c{args, world};
-  for (const Row& row : kRows)
+  for (const RuleRow& row : kRows)
     if (row.broken(c)) {
       if (detail != nullptr) *detail = row.figures != nullptr ? row.figures(c) : std::string();
       return &row;

@@ -187,7 +187,7 @@ constexpr std::size_t kMostPredicted = 400;  // of one number of changes; each t
 constexpr std::size_t kMostStates = 100000;  // of one number of changes
 
 // A plan on the way to one that runs: what stands against it, and what was changed so far.
-struct State {
+struct Route {
   Candidate candidate;
   std::vector<std::pair<std::size_t, std::size_t>> changes;  // part, alternative
   const char* against = nullptr;
@@ -215,13 +215,13 @@ std::optional<NearestPlan> nearest_plan(const Target& target, const Job& job, By
   static constexpr const char* kDoesNotFit = "the plan does not fit in memory";
 
   std::optional<NearestPlan> smallest;  // of least memory, should none fit
-  std::vector<State> states = {{.candidate = {job.model, job.plan}, .changes = {}}};
+  std::vector<Route> states = {{.candidate = {job.model, job.plan}, .changes = {}}};
   states[0].against = against(states[0].candidate);
   while (!states.empty()) {
     std::optional<NearestPlan> best;
-    std::vector<State> next;
+    std::vector<Route> next;
     std::size_t predicted = 0;
-    for (const State& s : states) {
+    for (const Route& s : states) {
       // A change must answer what stands against the plan: with it, something else does, or
       // nothing.
       for (std::size_t i = 0; i < parts.size(); ++i) {
@@ -229,7 +229,7 @@ std::optional<NearestPlan> nearest_plan(const Target& target, const Job& job, By
                         [&](const auto& change) { return change.first == i; }))
           continue;
         for (std::size_t k = 0; k < parts[i].size(); ++k) {
-          State after{.candidate = s.candidate, .changes = s.changes};
+          Route after{.candidate = s.candidate, .changes = s.changes};
           parts[i][k].apply(after.candidate);
           after.against = against(after.candidate);
           if (after.against == s.against || next.size() >= kMostStates) continue;

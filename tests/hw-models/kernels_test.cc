@@ -13,10 +13,10 @@ using sim::Pass;
 
 namespace {
 
-const hw::Stack kPlain{.name = "plain"};
+const hw::Stack kPlainStack{.name = "plain"};
 
 double matmul_seconds(const hw::Gpu& gpu, sim::MatMul op, int sms) {
-  return hw::compute_cost(op, gpu, kPlain, sms).alone.si;
+  return hw::compute_cost(op, gpu, kPlainStack, sms).alone.si;
 }
 
 }  // namespace
@@ -31,7 +31,7 @@ TEST_CASE("a matrix product is never faster than the peak, nor than its operands
           for (const std::int64_t n : {64, 576, 7168, 32768})
             for (const std::int64_t k : {64, 1536, 16384}) {
               const sim::MatMul op{.m = m, .n = n, .k = k, .pass = pass, .dtype = dtype};
-              const hw::Cost c = hw::compute_cost(op, gpu, kPlain, gpu.sms);
+              const hw::Cost c = hw::compute_cost(op, gpu, kPlainStack, gpu.sms);
               CAPTURE(gpu.name, m, n, k);
               CHECK(c.alone.si > sim::flops(op).si / peak);
               CHECK(c.alone.si > static_cast<double>(m * k + k * n) / gpu.memory_rate.si);
@@ -84,10 +84,10 @@ TEST_CASE("weight gradients cost more than forward products, by their fp32 accum
 
 TEST_CASE("a loop over experts pays a launch and a tail wave for each") {
   const hw::Gpu gpu = test::h100();
-  hw::Stack loop = kPlain;
+  hw::Stack loop = kPlainStack;
   loop.grouped_gemm = hw::GroupedGemmKernel::Loop;
   const sim::GroupedMatMul op{.groups = 64, .m = 64 * 300, .n = 1024, .k = 2048};
-  const hw::Cost grouped = hw::compute_cost(op, gpu, kPlain, gpu.sms);
+  const hw::Cost grouped = hw::compute_cost(op, gpu, kPlainStack, gpu.sms);
   const hw::Cost looped = hw::compute_cost(op, gpu, loop, gpu.sms);
   CHECK(looped.kernels == 64);
   CHECK(grouped.kernels == 1);
@@ -98,7 +98,7 @@ TEST_CASE("attention: masks save work, backward costs more, nothing beats the pe
   const hw::Gpu gpu = test::h100();
   for (const auto kernel : {hw::AttentionKernel::Flash2, hw::AttentionKernel::Flash3,
                             hw::AttentionKernel::CuDnn, hw::AttentionKernel::Unfused}) {
-    hw::Stack stack = kPlain;
+    hw::Stack stack = kPlainStack;
     stack.attention = kernel;
     const auto seconds = [&](const sim::Attention& a) {
       const hw::Cost c = hw::compute_cost(a, gpu, stack, gpu.sms);
@@ -132,7 +132,7 @@ TEST_CASE("attention: masks save work, backward costs more, nothing beats the pe
 
 TEST_CASE("unfused attention is slower than flash attention at long sequences") {
   const hw::Gpu gpu = test::a100();
-  hw::Stack unfused = kPlain;
+  hw::Stack unfused = kPlainStack;
   unfused.attention = hw::AttentionKernel::Unfused;
   const sim::Attention a{.batch = 1,
                          .heads = 32,
@@ -142,35 +142,35 @@ TEST_CASE("unfused attention is slower than flash attention at long sequences") 
                          .qk_dim = 128,
                          .v_dim = 128};
   CHECK(hw::compute_cost(a, gpu, unfused, gpu.sms).alone >
-        2 * hw::compute_cost(a, gpu, kPlain, gpu.sms).alone);
+        2 * hw::compute_cost(a, gpu, kPlainStack, gpu.sms).alone);
 }
 
 TEST_CASE("memory-bound work takes its bytes over the bandwidth, and a ramp") {
   const hw::Gpu gpu = test::h100();
   for (int kind = 0; kind < static_cast<int>(hw::kMemoryKinds); ++kind) {
     sim::MemoryBound op{.kind = static_cast<sim::MemoryKind>(kind), .traffic = 1 * GB};
-    const double large = hw::compute_cost(op, gpu, kPlain, gpu.sms).alone.si;
+    const double large = hw::compute_cost(op, gpu, kPlainStack, gpu.sms).alone.si;
     CHECK(large > 1e9 / gpu.memory_rate.si);
     CHECK(large < 4e9 / gpu.memory_rate.si);
     op.traffic = Bytes(0);
-    const double empty = hw::compute_cost(op, gpu, kPlain, gpu.sms).alone.si;
+    const double empty = hw::compute_cost(op, gpu, kPlainStack, gpu.sms).alone.si;
     CHECK((empty > 1e-6 && empty < 20e-6));
     op.kernels = 3;
-    CHECK(hw::compute_cost(op, gpu, kPlain, gpu.sms).alone.si == Approx(3 * empty));
+    CHECK(hw::compute_cost(op, gpu, kPlainStack, gpu.sms).alone.si == Approx(3 * empty));
   }
 }
 
 TEST_CASE("stack multipliers divide the time, gaps come on top") {
   const hw::Gpu gpu = test::h100();
-  hw::Stack stack = kPlain;
+  hw::Stack stack = kPlainStack;
   stack.gemm_efficiency = 0.5, stack.attention_efficiency = 0.8, stack.memory_efficiency = 0.4;
   stack.kernel_gap = 2 * us;
   const sim::MatMul gemm{.m = 4096, .n = 4096, .k = 4096};
   CHECK(hw::compute_cost(gemm, gpu, stack, 132).alone.si ==
-        Approx(2e-6 + hw::compute_cost(gemm, gpu, kPlain, 132).alone.si / 0.5));
+        Approx(2e-6 + hw::compute_cost(gemm, gpu, kPlainStack, 132).alone.si / 0.5));
   const sim::MemoryBound copy{.traffic = 1 * GB, .kernels = 2};
   CHECK(hw::compute_cost(copy, gpu, stack, 132).alone.si ==
-        Approx(4e-6 + hw::compute_cost(copy, gpu, kPlain, 132).alone.si / 0.4));
+        Approx(4e-6 + hw::compute_cost(copy, gpu, kPlainStack, 132).alone.si / 0.4));
 }
 
 TEST_CASE(
@@ -190,7 +190,7 @@ TEST_CASE(
 
 TEST_CASE("a static partition keeps matrix products off the SMs of communication") {
   const hw::Cluster cluster{.gpu = test::h100()};
-  hw::Stack stack = kPlain;
+  hw::Stack stack = kPlainStack;
   stack.comm_sms = 20;
   const sim::MatMul gemm{.m = 16384, .n = 7168, .k = 4096, .dtype = DType::Fp8Block};
   const sim::MemoryBound copy{.traffic = 1 * GB};
@@ -204,12 +204,14 @@ TEST_CASE("a static partition keeps matrix products off the SMs of communication
 }
 
 TEST_CASE("what no measurement stands behind says so") {
-  CHECK(hw::compute_cost(sim::MatMul{.m = 4096, .n = 4096, .k = 4096}, test::h100(), kPlain, 132)
-            .calibrated);
-  CHECK_FALSE(hw::compute_cost(sim::MatMul{.m = 4096, .n = 4096, .k = 4096}, test::cpu(), kPlain, 2)
-                  .calibrated);
+  CHECK(
+      hw::compute_cost(sim::MatMul{.m = 4096, .n = 4096, .k = 4096}, test::h100(), kPlainStack, 132)
+          .calibrated);
+  CHECK_FALSE(
+      hw::compute_cost(sim::MatMul{.m = 4096, .n = 4096, .k = 4096}, test::cpu(), kPlainStack, 2)
+          .calibrated);
   CHECK_FALSE(hw::compute_cost(sim::MatMul{.m = 4096, .n = 4096, .k = 4096, .dtype = DType::Tf32},
-                               test::a100(), kPlain, 108)
+                               test::a100(), kPlainStack, 108)
                   .calibrated);
 }
 

@@ -18,8 +18,8 @@ using sim::Collective;
 using sim::CollectiveKind;
 using sim::Group;
 
-constexpr CollectiveKind kKinds[] = {CollectiveKind::AllReduce, CollectiveKind::AllGather,
-                                     CollectiveKind::ReduceScatter, CollectiveKind::AllToAll};
+constexpr CollectiveKind kCollectives[] = {CollectiveKind::AllReduce, CollectiveKind::AllGather,
+                                           CollectiveKind::ReduceScatter, CollectiveKind::AllToAll};
 
 Seconds time_of(CollectiveKind kind, Bytes bytes, Group group, const char* name) {
   Stack alone = stack("nemo-2025");
@@ -32,7 +32,7 @@ sim::TokenExchange deepseek_v3(bool combine, bool forwarding = true, Group group
                         Bytes(combine ? 14336 : 7392), group, combine, forwarding);
 }
 
-struct Measured {
+struct MeasuredTime {
   const char* cluster;
   CollectiveKind kind;
   Group group;
@@ -42,7 +42,7 @@ struct Measured {
 };
 
 // nccl-tests: busbw = bytes/time x 2(n-1)/n for all-reduce, (n-1)/n for the others.
-double modelled_busbw(const Measured& m) {
+double modelled_busbw(const MeasuredTime& m) {
   const double n = m.group.size, rounds = m.kind == CollectiveKind::AllReduce ? 2 : 1;
   return rounds * (n - 1) / n * (m.bytes / time_of(m.kind, m.bytes, m.group, m.cluster)).si / 1e9;
 }
@@ -55,7 +55,7 @@ constexpr const char* kSimu = "SimuMax simu_tools/efficency_test/nccl_fit.py";
 constexpr const char* kIssue = "NVIDIA/nccl-tests issue 232";
 constexpr const char* kGtc = "NVIDIA GTC 2024, NCCL session slides";
 
-const Measured kPublished[] = {
+const MeasuredTime kPublished[] = {
     {"dgx-a100", kAR, {8, 8}, 16 * MiB, 106.16, kMl},
     {"dgx-a100", kAR, {8, 8}, 256 * MiB, 194.07, kMl},
     {"dgx-a100", kAR, {8, 8}, 4 * GiB, 233.88, kMl},
@@ -98,7 +98,7 @@ TEST_CASE("collectives against published bandwidths") {
   std::vector<double> errors;
   fmt::print("{:10} {:>5} {:>5} {:>9} {:>9} {:>9} {:>7}\n", "cluster", "ranks", "/node", "MiB",
              "published", "modelled", "error");
-  for (const Measured& m : kPublished) {
+  for (const MeasuredTime& m : kPublished) {
     const double got = modelled_busbw(m), error = got / m.busbw - 1;
     fmt::print("{:10} {:>5} {:>5} {:>9.0f} {:>9.1f} {:>9.1f} {:>6.1f} %  {}\n", m.cluster,
                m.group.size, m.group.per_node, m.bytes / MiB, m.busbw, got, 100 * error, m.source);
@@ -154,7 +154,7 @@ TEST_CASE("token exchange beside compute against DeepSeek's H800 trace") {
 TEST_CASE("more bytes take more time") {
   const Group groups[] = {{2, 2}, {8, 8}, {16, 8}, {64, 1}, {64, 4}, {2048, 8}};
   for (const char* name : {"dgx-a100", "dgx-b200", "a100-pcie", "gb200-nvl72"})
-    for (const CollectiveKind kind : kKinds)
+    for (const CollectiveKind kind : kCollectives)
       for (const Group& g : groups) {
         Seconds before(0);
         for (double bytes = 64; bytes < 1e11; bytes *= 2) {
@@ -166,7 +166,7 @@ TEST_CASE("more bytes take more time") {
 }
 
 TEST_CASE("a group of one costs nothing") {
-  for (const CollectiveKind kind : kKinds)
+  for (const CollectiveKind kind : kCollectives)
     CHECK(time_of(kind, GiB, {1, 1}, "dgx-h100") == Seconds(0));
   const sim::TokenExchange alone = deepseek_v3(false, true, {1, 1});
   CHECK(network_cost(alone, cluster("dgx-h100"), stack("deepseek")).alone == Seconds(0));

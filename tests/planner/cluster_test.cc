@@ -7,19 +7,14 @@
 #include "planner/disturbances.h"
 #include "planner/predict.h"
 #include "planner/scenario_json.h"
+#include "tests/planner/scenarios.h"
 
 using namespace reckon;
 using namespace reckon::plan;
 
-namespace {
-
-const std::string kScenarios = RECKON_SOURCE_DIR "/scenarios/";
-
-}  // namespace
-
 TEST_CASE(
     "undisturbed, every rank of every schedule takes what the folded engine says, to the tick") {
-  const Scenario s = read_scenario(kScenarios + "deepseek-v3-2048-h800.json");
+  const Scenario s = read_scenario(test::kScenarios + "deepseek-v3-2048-h800.json");
   int plans = 0;
   for (int pp : {2, 4, 8, 16})
     for (ScheduleKind kind : {ScheduleKind::GPipe, ScheduleKind::OneFOneB,
@@ -71,10 +66,10 @@ TEST_CASE("GPUs are numbered stage by stage, and back") {
 }
 
 TEST_CASE("disturbances lengthen DeepSeek-V3's step, reproducibly, and their path adds up") {
-  const Scenario s = read_scenario(kScenarios + "deepseek-v3-2048-h800.json");
+  const Scenario s = read_scenario(test::kScenarios + "deepseek-v3-2048-h800.json");
   Predictor predictor(s.model, s.cluster, s.stack);
   const Predictor::Run run = predictor.run(*s.plan, {4096, 15360});
-  sim::Disturbances d = disturbances(s, *s.plan, kScenarios, 3);
+  sim::Disturbances d = disturbances(s, *s.plan, test::kScenarios, 3);
   CHECK(d.load.any());
   d.devices = {{rank_of_gpu(*s.plan, 700), 0.7}};
   const ClusterAnswer a = cluster_answer(run, predictor, *s.plan, d);
@@ -89,4 +84,7 @@ TEST_CASE("disturbances lengthen DeepSeek-V3's step, reproducibly, and their pat
   d.seed = 4;
   CHECK(cluster_answer(run, predictor, *s.plan, d).step != a.step);
   CHECK(a.causes.size() == 3);
+  const auto json = to_json(a);
+  CHECK(json["disturbances"][0]["name"] == a.causes[0].name);
+  CHECK(json["critical_path"]["gpus"][0]["name"] == "GPU 700");
 }

@@ -12,17 +12,16 @@
 #include "planner/plan_json.h"
 #include "planner/scenario_json.h"
 #include "planner/search.h"
+#include "tests/planner/scenarios.h"
 
 using namespace reckon;
 using namespace reckon::plan;
 
 namespace {
 
-const std::string kScenarios = RECKON_SOURCE_DIR "/scenarios/";
-
 // Qwen3-235B with a search of milliseconds.
-hw::Document small(const nlohmann::json& codesign) {
-  hw::Document d = hw::read_json_file(kScenarios + "qwen3-235b-256-h100.json");
+hw::Document small_codesign(const nlohmann::json& codesign) {
+  hw::Document d = hw::read_json_file(test::kScenarios + "qwen3-235b-256-h100.json");
   d.root["search"] = {{"tp", {2}},
                       {"pp", {8}},
                       {"micro_batch", {1}},
@@ -71,9 +70,10 @@ TEST_CASE("the front is the set of points that no point beats") {
 
 TEST_CASE("shapes keep to their parameter targets, and every one that does is there") {
   const double total = 235e9, activated = 22e9, within = 0.08;
-  const hw::Document d = small({{"shape", kShape},
-                                {"total", {{"parameters", total}, {"within", within}}},
-                                {"activated", {{"parameters", activated}, {"within", within}}}});
+  const hw::Document d =
+      small_codesign({{"shape", kShape},
+                      {"total", {{"parameters", total}, {"within", within}}},
+                      {"activated", {{"parameters", activated}, {"within", within}}}});
   const Codesign c = codesign(d, {});
   CHECK(c.shapes == 2 * 2 * 3 * 2 * 4);
 
@@ -118,9 +118,9 @@ TEST_CASE("shapes keep to their parameter targets, and every one that does is th
 
 TEST_CASE("of shapes that differ in one part alone, the nearest to the targets stays") {
   nlohmann::json spec = {{"shape", kShape}, {"activated", {{"parameters", 22e9}, {"within", 0.3}}}};
-  const Codesign all = codesign(small(spec), {});
+  const Codesign all = codesign(small_codesign(spec), {});
   spec["nearest"] = "expert_ffn";
-  const Codesign nearest = codesign(small(spec), {});
+  const Codesign nearest = codesign(small_codesign(spec), {});
   const auto others = [](SweepPoint p) {
     p.back() = nullptr;  // the expert's width is the last of the shape's parts here
     return nlohmann::json(p).dump();
@@ -141,9 +141,9 @@ TEST_CASE("of shapes that differ in one part alone, the nearest to the targets s
 }
 
 TEST_CASE("a co-design is what searching every shape on every machine finds") {
-  const hw::Document d =
-      small({{"shape", {{"top_k", {4, 8}}, {"limited_groups", {1}}, {"mtp_depth", {0, 1}}}},
-             {"hardware", {{"gpus", {128, 256}}, {"nic", {"25 GB/s"}}}}});
+  const hw::Document d = small_codesign(
+      {{"shape", {{"top_k", {4, 8}}, {"limited_groups", {1}}, {"mtp_depth", {0, 1}}}},
+       {"hardware", {{"gpus", {128, 256}}, {"nic", {"25 GB/s"}}}}});
   const Codesign c = codesign(d, {});
   REQUIRE(c.sweep.chosen.size() == 8);
   const auto answers = run(c.sweep, {.threads = 2});
@@ -218,8 +218,8 @@ TEST_CASE("what is wrong with a co-design is an error with its place") {
   };
   for (const auto& [spec, says] : wrong) {
     CAPTURE(spec.dump());
-    CHECK_THROWS_WITH(codesign(small(spec), {}), Catch::Contains(says));
+    CHECK_THROWS_WITH(codesign(small_codesign(spec), {}), Catch::Contains(says));
   }
-  CHECK_THROWS_WITH(codesign(hw::read_json_file(kScenarios + "qwen3-235b-256-h100.json"), {}),
+  CHECK_THROWS_WITH(codesign(hw::read_json_file(test::kScenarios + "qwen3-235b-256-h100.json"), {}),
                     Catch::Contains("codesign"));
 }

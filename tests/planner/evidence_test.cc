@@ -13,7 +13,7 @@ using namespace reckon::plan;
 
 namespace {
 
-EvidenceRow row(const char* gpu, const char* stack, bool mixture, double ratio) {
+EvidenceRow published(const char* gpu, const char* stack, bool mixture, double ratio) {
   static int sources = 0;
   return {.source = fmt::format("source {}", ++sources),
           .model = "m",
@@ -26,19 +26,20 @@ EvidenceRow row(const char* gpu, const char* stack, bool mixture, double ratio) 
           .predicted_s = 1};
 }
 
-const Question kQuestion{.gpu = "H100",
-                         .architecture = "hopper",
-                         .stack = "a",
-                         .mixture = true,
-                         .parameters = 1e9,
-                         .gpus = 8};
+const RunTraits kTraits{.gpu = "H100",
+                        .architecture = "hopper",
+                        .stack = "a",
+                        .mixture = true,
+                        .parameters = 1e9,
+                        .gpus = 8};
 
 }  // namespace
 
 TEST_CASE("the interval's ends are the order statistics that hold 4 of 5") {
   // n = 19: ranks floor(0.1 * 20) = 2 and ceil(0.9 * 20) = 18.
   std::vector<EvidenceRow> rows;
-  for (int i = 0; i < 19; ++i) rows.push_back(row("H100", "a", true, 1 + (i * 7 % 19) * 0.01));
+  for (int i = 0; i < 19; ++i)
+    rows.push_back(published("H100", "a", true, 1 + (i * 7 % 19) * 0.01));
   const auto range = interval(rows);
   REQUIRE(range);
   CHECK(range->low == Approx(1.01));
@@ -51,25 +52,25 @@ TEST_CASE("the interval's ends are the order statistics that hold 4 of 5") {
 
 TEST_CASE("similar runs come from the narrowest class that has enough, nearest first") {
   std::vector<EvidenceRow> rows;
-  for (int i = 0; i < 5; ++i) rows.push_back(row("H100", "a", true, 1));
-  for (int i = 0; i < 5; ++i) rows.push_back(row("H100", "b", true, 1));
-  for (int i = 0; i < 40; ++i) rows.push_back(row("A100", "a", false, 1));
+  for (int i = 0; i < 5; ++i) rows.push_back(published("H100", "a", true, 1));
+  for (int i = 0; i < 5; ++i) rows.push_back(published("H100", "b", true, 1));
+  for (int i = 0; i < 40; ++i) rows.push_back(published("A100", "a", false, 1));
   rows[7].gpus = 64;
-  SimilarRuns s = similar_runs(rows, kQuestion);
+  SimilarRuns s = similar_runs(rows, kTraits);
   CHECK(s.alike == "mixtures of experts on H100, any software");
   CHECK(s.rows.size() == 10);
   CHECK(s.rows.back().gpus == 64);
-  for (int i = 0; i < 4; ++i) rows.push_back(row("H100", "a", true, 1));
-  s = similar_runs(rows, kQuestion);
+  for (int i = 0; i < 4; ++i) rows.push_back(published("H100", "a", true, 1));
+  s = similar_runs(rows, kTraits);
   CHECK(s.alike == "mixtures of experts on H100 with software a");
   CHECK(s.rows.size() == 9);
-  Question dense = kQuestion;
+  RunTraits dense = kTraits;
   dense.mixture = false;
   CHECK(similar_runs(rows, dense).rows.size() == kMost);
   // Ten runs of one source are one.
   for (EvidenceRow& r : rows)
     if (r.gpu == "H100") r.source = "the same";
-  CHECK(similar_runs(rows, kQuestion).alike == "any model, software and GPU");
+  CHECK(similar_runs(rows, kTraits).alike == "any model, software and GPU");
 }
 
 // The embedded rows against themselves: each run's interval from the runs of other sources. The

@@ -14,13 +14,12 @@
 #include "planner/step_use.h"
 #include "planner/sweep.h"
 #include "sim/cluster.h"
+#include "tests/planner/scenarios.h"
 
 using namespace reckon;
 using namespace reckon::plan;
 
 namespace {
-
-const std::string kScenarios = RECKON_SOURCE_DIR "/scenarios/";
 
 constexpr const char* kWithPlans[] = {
     "deepseek-v3-2048-h800.json", "deepseek-v3-2048-h800-half-fabric.json",
@@ -28,8 +27,8 @@ constexpr const char* kWithPlans[] = {
     "llama3-405b-16k-h100.json",  "mixtral-8x22b-128-h100.json",
     "qwen3-235b-256-h100.json",   "tiny-moe-2-cpu.json"};
 
-Scenario scenario(const std::string& name) {
-  return read_scenario(kScenarios + name);
+Scenario shipped(const std::string& name) {
+  return read_scenario(test::kScenarios + name);
 }
 
 StepShape step_of_plan(const Scenario& s) {
@@ -46,8 +45,8 @@ Seconds at(const Causes& causes, StepCause c) {
 }
 
 // A space of a few hundred plans, some of which exceed the memory.
-Scenario small() {
-  Scenario s = scenario("deepseek-v3-2048-h800.json");
+Scenario small_space() {
+  Scenario s = shipped("deepseek-v3-2048-h800.json");
   s.search.tp = {1, 2};
   s.search.pp = {8, 16};
   s.search.cp = {1};
@@ -66,7 +65,7 @@ Scenario small() {
 TEST_CASE("both accounts of a step add up to it, cause by cause") {
   for (const char* name : kWithPlans) {
     CAPTURE(name);
-    const Scenario s = scenario(name);
+    const Scenario s = shipped(name);
     const StepShape step = step_of_plan(s);
     Predictor predictor(s.model, s.cluster, s.stack);
     const Predictor::Run run = predictor.run(*s.plan, step);
@@ -112,7 +111,7 @@ TEST_CASE("the critical path is the cluster engine's", "[heavy]") {
   for (const char* name :
        {"deepseek-v3-2048-h800.json", "mixtral-8x22b-128-h100.json", "gpt3-175b-1024-a100.json"}) {
     CAPTURE(name);
-    const Scenario s = scenario(name);
+    const Scenario s = shipped(name);
     Predictor predictor(s.model, s.cluster, s.stack);
     const Predictor::Run run = predictor.run(*s.plan, step_of_plan(s));
     const StepAccount a = step_account(run, predictor, s.stack);
@@ -158,7 +157,7 @@ TEST_CASE("elasticities are finite differences of full simulations") {
        {"deepseek-v3-2048-h800.json", "gpt3-175b-1024-a100.json", "mixtral-8x22b-128-h100.json",
         "qwen3-235b-256-h100.json", "tiny-moe-2-cpu.json"}) {
     CAPTURE(name);
-    const hw::Document document = hw::read_json_file(kScenarios + name);
+    const hw::Document document = hw::read_json_file(test::kScenarios + name);
     const Scenario s = scenario_from_json(document);
     const StepShape step = step_of_plan(s);
     const Variant v = variant(s, *s.plan);
@@ -202,7 +201,7 @@ TEST_CASE("elasticities are finite differences of full simulations") {
 }
 
 TEST_CASE("more SMs for communication: one of them, scaled to a hundredth") {
-  Scenario s = scenario("deepseek-v3-2048-h800.json");
+  Scenario s = shipped("deepseek-v3-2048-h800.json");
   const StepShape step = step_of_plan(s);
   const Variant v = variant(s, *s.plan);
   const int sms = v.stack.comm_sms;
@@ -217,7 +216,7 @@ TEST_CASE("more SMs for communication: one of them, scaled to a hundredth") {
 }
 
 TEST_CASE("more memory buys what a search with so much memory finds", "[heavy]") {
-  Scenario s = small();
+  Scenario s = small_space();
   s.constraints.memory_margin = 20 * GiB;
   const StepShape step = step_of_plan(s);
   const SearchResult now = search(s, step, {.keep = 1});
@@ -243,7 +242,7 @@ TEST_CASE("more memory buys what a search with so much memory finds", "[heavy]")
 }
 
 TEST_CASE("the ladder: each rung is the step without one thing") {
-  const Scenario s = scenario("deepseek-v3-2048-h800.json");
+  const Scenario s = shipped("deepseek-v3-2048-h800.json");
   const StepShape step = step_of_plan(s);
   const Variant v = variant(s, *s.plan);
   const Ladder l = ladder(v, s.campaign[0], memory_limit(s), 2);
@@ -297,7 +296,7 @@ TEST_CASE("the ladder: each rung is the step without one thing") {
 }
 
 TEST_CASE("a rung that can't be taken says why") {
-  const Scenario s = scenario("mixtral-8x22b-128-h100.json");
+  const Scenario s = shipped("mixtral-8x22b-128-h100.json");
   const Plan p = *s.plan;
   REQUIRE(p.tp > 1);
   const Ladder l = ladder(variant(s, p), s.campaign[0], memory_limit(s), 1);
@@ -337,7 +336,7 @@ TEST_CASE("named fields are read strictly") {
 
 TEST_CASE("why not: illegal, too large, slower, cut by its bound, outside of the space",
           "[heavy]") {
-  const Scenario s = small();
+  const Scenario s = small_space();
   const StepShape step = step_of_plan(s);
   const SearchResult found = search(s, step, {.keep = 2});
   REQUIRE(found.best.size() == 2);

@@ -7,26 +7,11 @@
 #include <filesystem>
 
 #include "sim/input_error.h"
+#include "tests/folder.h"
 
 namespace reckon::plan {
-namespace {
-
-struct Folder {
-  std::filesystem::path path;
-  Folder() {
-    std::string name =
-        (std::filesystem::temp_directory_path() / "reckon-file-test-XXXXXX").string();
-    path = ::mkdtemp(name.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-  std::string operator/(const char* name) const { return (path / name).string(); }
-  long entries() const { return std::distance(std::filesystem::directory_iterator(path), {}); }
-};
-
-}  // namespace
-
 TEST_CASE("a target that can't be written is found beforehand, and nothing is left of the look") {
-  Folder folder;
+  reckon_test::Folder folder;
   check_writable(folder / "new.json");
   CHECK(folder.entries() == 0);
   write_file(folder / "old.json", "kept");
@@ -39,7 +24,7 @@ TEST_CASE("a target that can't be written is found beforehand, and nothing is le
 }
 
 TEST_CASE("a file is replaced whole, keeps its mode and leaves nothing beside it") {
-  Folder folder;
+  reckon_test::Folder folder;
   write_file(folder / "plan.json", "first");
   ::chmod((folder / "plan.json").c_str(), 0640);
   const std::string big(3'000'000, 'x');
@@ -52,7 +37,7 @@ TEST_CASE("a file is replaced whole, keeps its mode and leaves nothing beside it
 }
 
 TEST_CASE("a failed write leaves the folder as it was") {
-  Folder folder;
+  reckon_test::Folder folder;
   std::filesystem::create_directory(folder / "plan.json");
   CHECK_THROWS_AS(write_file(folder / "plan.json", "x"), InputError);
   CHECK_THROWS_AS(write_file(folder / "missing/plan.json", "x"), InputError);
@@ -66,7 +51,7 @@ TEST_CASE("a device is written in place") {
 }
 
 TEST_CASE("what can't be read is named") {
-  Folder folder;
+  reckon_test::Folder folder;
   CHECK_THROWS_WITH(read_file(folder / "none.json"), Catch::Contains("none.json"));
   CHECK_THROWS_AS(read_file(folder.path.string()), InputError);
 }

@@ -74,11 +74,11 @@ Count count(const sim::Program& program) {
   return n;
 }
 
-struct Case {
+struct LowerCase {
   ScheduleKind kind;
   int pp, vpp, tp, dp, ep, micro_batches;
 };
-const Case kCases[] = {
+const LowerCase kCases[] = {
     {ScheduleKind::OneFOneB, 1, 1, 1, 1, 1, 3},  {ScheduleKind::OneFOneB, 4, 1, 2, 2, 4, 8},
     {ScheduleKind::GPipe, 2, 1, 1, 4, 4, 4},     {ScheduleKind::Interleaved, 4, 3, 1, 2, 2, 8},
     {ScheduleKind::ZbH1, 4, 1, 1, 2, 1, 8},      {ScheduleKind::ZbV, 4, 2, 1, 2, 2, 8},
@@ -92,7 +92,7 @@ TEST_CASE(
     "dropped") {
   const StepShape step{.seq = 256};
   for (const ModelShape& m : {moe_model(), dense_model()})
-    for (const Case& c : kCases) {
+    for (const LowerCase& c : kCases) {
       if (!m.moe && c.ep > 1) continue;
       const Plan p = plan_of(m, c.kind, c.pp, c.vpp, c.tp, c.dp, c.ep);
       StepShape s = step;
@@ -135,7 +135,7 @@ TEST_CASE(
     "every message has a sender that comes first, and pairs of stages exchange as many bytes as "
     "passes") {
   const ModelShape m = moe_model();
-  for (const Case& c : kCases) {
+  for (const LowerCase& c : kCases) {
     const Plan p = plan_of(m, c.kind, c.pp, c.vpp, c.tp, c.dp, c.ep);
     const StepShape step{.seq = 256, .global_batch = c.micro_batches * c.dp};
     Lowering lowering(m, cluster(world_size(p)), {});

@@ -124,7 +124,7 @@ Plan read_plan(const json& j, const ModelShape& m, const std::string& source) {
 }
 
 // A row of the file as our types.
-struct Case {
+struct MemoryCase {
   ModelShape model;
   hw::Stack stack;
   Plan plan;
@@ -132,9 +132,9 @@ struct Case {
   Schedule schedule;
 };
 
-Case read_case(const json& row, const json& file) {
+MemoryCase read_case(const json& row, const json& file) {
   const std::string source = row.at("source");
-  Case c;
+  MemoryCase c;
   c.model = read_model(file.at("models").at(row.at("model").get<std::string>()));
   c.stack = read_stack(file.at("sources").at(source));
   c.plan = read_plan(row.at("plan"), c.model, source);
@@ -161,7 +161,7 @@ double gib(Bytes b) {
   return b / GiB;
 }
 
-double at(const RankMemory& r, Cause c) {
+double cause_gib(const RankMemory& r, Cause c) {
   return gib(r.at_peak[static_cast<int>(c)]);
 }
 
@@ -182,7 +182,7 @@ double layer_percent(const ModelShape& m, const Plan& p, const hw::Stack& stack,
 
 void predict_row(const json& row, const json& file, std::vector<Row>& out) {
   const std::string id = row.at("id"), what = row.value("what", "peak"), source = row.at("source");
-  const Case c = read_case(row, file);
+  const MemoryCase c = read_case(row, file);
   if (row.contains("percent")) {
     out.push_back(
         {id, source, row.at("percent"), layer_percent(c.model, c.plan, c.stack, c.step.seq)});
@@ -192,7 +192,7 @@ void predict_row(const json& row, const json& file, std::vector<Row>& out) {
   const double factor =
       file.at("sources").at(source).at("measure") == "reserved" ? kReservedOverAllocated : 1;
   if (what == "saving") {
-    Case less = c;
+    MemoryCase less = c;
     const std::string without = row.at("without");
     if (without == "permute")
       less.stack.fused_permute = true;
@@ -200,10 +200,10 @@ void predict_row(const json& row, const json& file, std::vector<Row>& out) {
       less.plan.recompute = {Recompute::Mode::Selective, recompute_modules().at(without)};
     const MemoryUse saved = memory_use(less.model, less.plan, less.stack, less.step, less.schedule);
     const std::size_t stage = row.at("stage");
-    out.push_back(
-        {id, source, row.at("GiB"),
-         at(use.ranks[stage], Cause::Activations) - at(saved.ranks[stage], Cause::Activations),
-         true});
+    out.push_back({id, source, row.at("GiB"),
+                   cause_gib(use.ranks[stage], Cause::Activations) -
+                       cause_gib(saved.ranks[stage], Cause::Activations),
+                   true});
     return;
   }
   if (row.at("GiB").is_array()) {
@@ -219,16 +219,18 @@ void predict_row(const json& row, const json& file, std::vector<Row>& out) {
     if (only >= 0 && static_cast<int>(i) != only) continue;
     double x = gib(r.peak);
     if (what == "states")
-      x = at(r, Cause::Weights) + at(r, Cause::Gradients) + at(r, Cause::Optimizer);
-    if (what == "weights and gradients") x = at(r, Cause::Weights) + at(r, Cause::Gradients);
-    if (what == "optimizer") x = at(r, Cause::Optimizer);
-    if (what == "activations") x = at(r, Cause::Activations);
+      x = cause_gib(r, Cause::Weights) + cause_gib(r, Cause::Gradients) +
+          cause_gib(r, Cause::Optimizer);
+    if (what == "weights and gradients")
+      x = cause_gib(r, Cause::Weights) + cause_gib(r, Cause::Gradients);
+    if (what == "optimizer") x = cause_gib(r, Cause::Optimizer);
+    if (what == "activations") x = cause_gib(r, Cause::Activations);
     predicted = std::max(predicted, x);
   }
   out.push_back({id, source, row.at("GiB"), factor * predicted});
 }
 
-json published() {
+json published_figure() {
   std::ifstream in(RECKON_SOURCE "/tests/planner/data/memory_runs.json");
   return json::parse(in);
 }
@@ -236,7 +238,7 @@ json published() {
 // As the planner decides: peak with the stack's reserve against the device's memory.
 bool fits(const json& row, const json& file) {
   const json& source = file.at("sources").at(row.at("source").get<std::string>());
-  Case c = read_case(row, file);
+  MemoryCase c = read_case(row, file);
   c.stack.reserve = hw::stack(source.at("stack")).reserve;
   const Bytes peak = memory_use(c.model, c.plan, c.stack, c.step, c.schedule).peak;
   UNSCOPED_INFO(row.at("id") << ": " << gib(peak) << " GiB");
@@ -246,7 +248,7 @@ bool fits(const json& row, const json& file) {
 }  // namespace
 
 TEST_CASE("no plan known to run is called out of memory, none known to fail is called fitting") {
-  const json file = published();
+  const json file = published_figure();
   for (const json& row : file.at("rows"))
     if (file.at("sources").at(row.at("source").get<std::string>()).contains("gpu"))
       CHECK(fits(row, file));
@@ -270,7 +272,7 @@ TEST_CASE("the published plans of the shipped scenarios fit their devices") {
 }
 
 TEST_CASE("peak memory against published runs") {
-  const json file = published();
+  const json file = published_figure();
   std::vector<Row> rows;
   for (const json& row : file.at("rows")) predict_row(row, file, rows);
 

@@ -20,7 +20,7 @@ Prediction prediction(double step_s) {
   return p;
 }
 
-Scenario scenario() {
+Scenario tiny_scenario() {
   Scenario s;
   s.name = "test";
   s.model.name = "Tiny";
@@ -32,8 +32,8 @@ Scenario scenario() {
   return s;
 }
 
-PlanRow row(double step_s, double gpu_hours) {
-  const Scenario s = scenario();
+PlanRow plan_row(double step_s, double gpu_hours) {
+  const Scenario s = tiny_scenario();
   return {.plan = {.dp = 2048},
           .prediction = prediction(step_s),
           .bill = total({{.name = "pre-training",
@@ -86,10 +86,10 @@ TEST_CASE("a step's JSON has the keys that other programs read") {
 }
 
 TEST_CASE("the verdict comes first and names the line that binds") {
-  Scenario s = scenario();
+  Scenario s = tiny_scenario();
   s.budget = {.gpu_hours = 1000e3, .days = 30};
   PlanAnswer a;
-  a.plans = {row(20, 900e3), row(24, 1080e3)};  // 18.3 and 22 days
+  a.plans = {plan_row(20, 900e3), plan_row(24, 1080e3)};  // 18.3 and 22 days
   CHECK(a.meets(s.budget));
   const std::string text = to_text(a, s);
   CHECK(text.find("Verdict: THE BUDGET IS MET, by 1 of the 2 plans") < 120);
@@ -108,7 +108,7 @@ TEST_CASE("the verdict comes first and names the line that binds") {
 }
 
 TEST_CASE("no plan, no bill and no budget each have their own verdict") {
-  Scenario s = scenario();
+  Scenario s = tiny_scenario();
   PlanAnswer none;
   none.statistics.rejected["tp does not divide the heads"] = 12;
   CHECK_FALSE(none.meets(s.budget));
@@ -117,7 +117,7 @@ TEST_CASE("no plan, no bill and no budget each have their own verdict") {
   CHECK(to_json(none, s)["plans"].empty());
 
   PlanAnswer no_bill;
-  no_bill.plans = {row(20, 1)};
+  no_bill.plans = {plan_row(20, 1)};
   no_bill.plans[0].bill = NoBill{"long", {"a reason", "figures"}};
   CHECK_FALSE(no_bill.meets(s.budget));
   CHECK(to_text(no_bill, s).find("Phase \"long\" can't run: a reason (figures)") !=
@@ -131,13 +131,13 @@ TEST_CASE("no plan, no bill and no budget each have their own verdict") {
   CHECK(to_json(stopped, s)["interrupted"] == true);
 
   PlanAnswer free;
-  free.plans = {row(20, 900e3)};
+  free.plans = {plan_row(20, 900e3)};
   CHECK(free.meets(s.budget));
   CHECK(to_text(free, s).find("no budget is given") != std::string::npos);
 }
 
 TEST_CASE("a plan that does not fit in memory meets no budget") {
-  PlanRow r = row(20, 1);
+  PlanRow r = plan_row(20, 1);
   r.fits = false;
   CHECK_FALSE(r.meets({}));
 }

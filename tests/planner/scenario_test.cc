@@ -12,7 +12,7 @@ namespace {
 
 const std::string kFolder = RECKON_SOURCE_DIR "/scenarios/";
 
-Scenario with(const char* pointer, const nlohmann::json& value) {
+Scenario deepseek_with(const char* pointer, const nlohmann::json& value) {
   auto j = hw::read_json_file(kFolder + "deepseek-v3-2048-h800.json").root;
   j[nlohmann::json::json_pointer(pointer)] = value;
   return scenario_from_json(hw::parse_json("s.json", j.dump(2)));
@@ -62,27 +62,29 @@ TEST_CASE("parts can start from a catalogue entry") {
 TEST_CASE("dp follows from the cluster") {
   auto plan = hw::read_json_file(kFolder + "deepseek-v3-2048-h800.json").root["plan"];
   plan.erase("dp");
-  CHECK(with("/plan", plan).plan->dp == 128);
+  CHECK(deepseek_with("/plan", plan).plan->dp == 128);
 }
 
 TEST_CASE("a plan that is not the cluster is an error that names the key") {
   CHECK_THROWS_WITH(
-      with("/plan/dp", 64),
+      deepseek_with("/plan/dp", 64),
       Contains("/plan/dp: expected tp pp cp dp to multiply to the cluster's 2048 GPUs"));
-  CHECK_THROWS_WITH(with("/plan/ep", 48),
+  CHECK_THROWS_WITH(deepseek_with("/plan/ep", 48),
                     Contains("/plan/ep: expected ep etp to divide the 128 ranks"));
-  CHECK_THROWS_WITH(with("/plan/schedule", "dualpipe"), Contains("did you mean \"DualPipe\"?"));
-  CHECK_THROWS_WITH(with("/model", "deepseek-v4"),
+  CHECK_THROWS_WITH(deepseek_with("/plan/schedule", "dualpipe"),
+                    Contains("did you mean \"DualPipe\"?"));
+  CHECK_THROWS_WITH(deepseek_with("/model", "deepseek-v4"),
                     Contains("/model: ") && Contains("did you mean \"deepseek-v2\"?"));
   CHECK_THROWS_WITH(
-      with("/plan/layout", nlohmann::json::array({{{"first_layer", 0}, {"layers", 61}}})),
+      deepseek_with("/plan/layout", nlohmann::json::array({{{"first_layer", 0}, {"layers", 61}}})),
       Contains("pp * vpp = 16 chunks"));
 }
 
 TEST_CASE("degrees whose product overflows are refused like any other") {
   auto plan = hw::read_json_file(kFolder + "deepseek-v3-2048-h800.json").root["plan"];
   for (const char* key : {"tp", "pp", "cp", "dp"}) plan[key] = 1000000;
-  CHECK_THROWS_WITH(with("/plan", plan), Contains("/plan/dp: expected tp pp cp dp to multiply"));
+  CHECK_THROWS_WITH(deepseek_with("/plan", plan),
+                    Contains("/plan/dp: expected tp pp cp dp to multiply"));
 }
 
 TEST_CASE("a layout that drops a layer is an error") {
@@ -90,9 +92,9 @@ TEST_CASE("a layout that drops a layer is an error") {
   const Scenario s = read_scenario(kFolder + "deepseek-v3-2048-h800.json");
   for (const ChunkLayout& c : s.plan->layout)
     chunks.push_back(nlohmann::json::parse(hw::to_json(c).dump()));
-  CHECK_NOTHROW(with("/plan/layout", chunks));
+  CHECK_NOTHROW(deepseek_with("/plan/layout", chunks));
   chunks[15]["layers"] = 2;
-  CHECK_THROWS_WITH(with("/plan/layout", chunks), Contains("add up to 61 layers, got 62"));
+  CHECK_THROWS_WITH(deepseek_with("/plan/layout", chunks), Contains("add up to 61 layers, got 62"));
   chunks[15]["first_layer"] = 59;
-  CHECK_THROWS_WITH(with("/plan/layout", chunks), Contains("the next from layer 60"));
+  CHECK_THROWS_WITH(deepseek_with("/plan/layout", chunks), Contains("the next from layer 60"));
 }

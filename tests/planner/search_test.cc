@@ -13,13 +13,13 @@ using namespace reckon::plan;
 
 namespace {
 
-struct Case {
+struct SearchCase {
   const char* name;
   Scenario scenario;
   StepShape step;
 };
 
-ModelShape dense_model() {
+ModelShape nine_layers() {
   ModelShape m{.name = "dense",
                .layers = 9,
                .hidden = 2048,
@@ -32,7 +32,7 @@ ModelShape dense_model() {
 }
 
 ModelShape mixture_model() {
-  ModelShape m = dense_model();
+  ModelShape m = nine_layers();
   m.name = "mixture";
   m.mla = Mla{.q_lora = 512, .kv_lora = 256, .qk_nope = 64, .qk_rope = 32, .v = 64};
   m.kv_heads = 16;
@@ -47,8 +47,8 @@ ModelShape mixture_model() {
 }
 
 // Spaces small enough to simulate every plan, with memory that some plans exceed.
-std::vector<Case> small_cases() {
-  std::vector<Case> cases;
+std::vector<SearchCase> small_cases() {
+  std::vector<SearchCase> cases;
   const auto scenario = [](const char* gpu, const char* stack, int gpus, ModelShape model) {
     Scenario s;
     s.model = std::move(model);
@@ -62,9 +62,9 @@ std::vector<Case> small_cases() {
     return s;
   };
 
-  Case mixture{"mixture, 16 H800, DeepSeek's stack",
-               scenario("H800", "deepseek", 16, mixture_model()),
-               {.seq = 4096, .global_batch = 64}};
+  SearchCase mixture{"mixture, 16 H800, DeepSeek's stack",
+                     scenario("H800", "deepseek", 16, mixture_model()),
+                     {.seq = 4096, .global_batch = 64}};
   mixture.scenario.search.tp = {1, 2};
   mixture.scenario.search.pp = {1, 2, 4};
   mixture.scenario.search.ep = {8};
@@ -73,15 +73,15 @@ std::vector<Case> small_cases() {
   mixture.scenario.constraints.memory_margin = 66 * GiB;
   cases.push_back(mixture);
 
-  Case megatron = mixture;
+  SearchCase megatron = mixture;
   megatron.name = "mixture, 16 H100, Megatron Bridge";
   megatron.scenario.cluster.gpu = hw::gpu("H100");
   megatron.scenario.stack = hw::stack("megatron-bridge-2025");
   cases.push_back(megatron);
 
-  Case dense{"dense, 24 A100, Megatron 2021",
-             scenario("A100-80GB", "megatron-2021", 24, dense_model()),
-             {.seq = 2048, .global_batch = 96}};
+  SearchCase dense{"dense, 24 A100, Megatron 2021",
+                   scenario("A100-80GB", "megatron-2021", 24, nine_layers()),
+                   {.seq = 2048, .global_batch = 96}};
   dense.scenario.constraints.memory_margin = 60 * GiB;
   cases.push_back(dense);
   return cases;
@@ -93,7 +93,7 @@ struct Found {
 };
 
 // Every legal plan that fits, simulated, fastest first; ties in order of the enumeration.
-std::vector<Found> brute_force(const Case& c) {
+std::vector<Found> brute_force(const SearchCase& c) {
   const Candidates space(c.scenario, c.step);
   Tally rejected;
   Predictor predictor(c.scenario.model, c.scenario.cluster, c.scenario.stack);
@@ -127,7 +127,7 @@ bool same(const SearchResult& a, const SearchResult& b) {
 }  // namespace
 
 TEST_CASE("the search finds what simulating every plan finds") {
-  for (const Case& c : small_cases()) {
+  for (const SearchCase& c : small_cases()) {
     INFO(c.name);
     const std::vector<Found> all = brute_force(c);
     REQUIRE(all.size() > 100);
@@ -162,7 +162,7 @@ TEST_CASE("the search finds what simulating every plan finds") {
 }
 
 TEST_CASE("the bound is below the simulated step of every plan, and not idle") {
-  for (const Case& c : small_cases()) {
+  for (const SearchCase& c : small_cases()) {
     INFO(c.name);
     const Candidates space(c.scenario, c.step);
     Tally rejected;
@@ -182,14 +182,14 @@ TEST_CASE("the bound is below the simulated step of every plan, and not idle") {
 }
 
 TEST_CASE("a search does not depend on the number of threads") {
-  const Case c = small_cases()[0];
+  const SearchCase c = small_cases()[0];
   const SearchResult one = search(c.scenario, c.step, {.threads = 1});
   CHECK(same(one, search(c.scenario, c.step, {.threads = 2})));
   CHECK(same(one, search(c.scenario, c.step, {.threads = 4})));
 }
 
 TEST_CASE("a stopped search says so and answers with what it has") {
-  Case c = small_cases()[0];  // more than one batch of it
+  SearchCase c = small_cases()[0];  // more than one batch of it
   c.scenario.search.ep = {4, 8};
   c.scenario.search.cp = {1, 2};
   std::atomic<bool> stop = true;
@@ -221,7 +221,7 @@ TEST_CASE("a stopped search says so and answers with what it has") {
 }
 
 TEST_CASE("every candidate that the walk calls legal is, and what it drops is not counted twice") {
-  for (const Case& c : small_cases()) {
+  for (const SearchCase& c : small_cases()) {
     INFO(c.name);
     const Candidates space(c.scenario, c.step);
     Tally rejected;
@@ -249,7 +249,7 @@ TEST_CASE("every candidate that the walk calls legal is, and what it drops is no
 
 TEST_CASE("4 pp micro-batches hold as much memory as any number") {
   // What search.cc relies on to judge memory. GPipe keeps all of them and is left out there.
-  Case c = small_cases()[0];
+  SearchCase c = small_cases()[0];
   for (ScheduleKind kind :
        {ScheduleKind::OneFOneB, ScheduleKind::Interleaved, ScheduleKind::ZbH1, ScheduleKind::ZbH2,
         ScheduleKind::ZbV, ScheduleKind::DualPipe, ScheduleKind::DualPipeV}) {

@@ -33,7 +33,7 @@ void save_step(const std::string& directory, std::int64_t step) {
 }
 
 // Whether every element is the step's.
-bool whole(const Checkpoint& c) {
+bool is_whole(const Checkpoint& c) {
   std::vector<float> out(kRanks * kElements);
   c.read({"w", {kRanks, kElements}, {0, 0}, {kRanks, kElements}, 0, kRanks * kElements},
          out.data());
@@ -91,7 +91,7 @@ TEST_CASE("a writer killed at any moment leaves the last good checkpoint") {
     CHECK(damage.empty());
     REQUIRE(newest);
     CHECK(newest->step() >= finished);
-    CHECK(whole(*newest));
+    CHECK(is_whole(*newest));
     finished = newest->step();
     for (const auto& entry : std::filesystem::directory_iterator(folder.path))
       if (entry.path().extension() == ".partial") {
@@ -150,7 +150,7 @@ TEST_CASE("a disk that is full leaves the last good checkpoint, and all ranks he
   REQUIRE(newest);
   CHECK(damage.empty());
   CHECK(newest->step() == 1);
-  CHECK(whole(*newest));
+  CHECK(is_whole(*newest));
   CHECK_FALSE(std::filesystem::exists(folder / "step-00000002.partial"));
 }
 

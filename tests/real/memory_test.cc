@@ -65,17 +65,17 @@ double error(const Job& job, const std::string& name) {
   return std::abs(worst);
 }
 
-struct Case {
+struct MemoryCase {
   const char* name;
   Plan plan;
 };
 
-std::vector<Case> cases(bool latent) {
+std::vector<MemoryCase> cases(bool latent) {
   using enum ScheduleKind;
   using Mode = Recompute::Mode;
   const auto modules = [](std::uint32_t bits) { return Recompute{Mode::Selective, bits}; };
   const Overlap pairs{.expert = Overlap::Expert::Pair};
-  std::vector<Case> out{
+  std::vector<MemoryCase> out{
       {"serial", {.schedule = GPipe, .zero = Zero::None}},
       {"micro-batches of 2", {.micro_batch = 2}},
       {"full recompute", {.recompute = {Mode::Full}}},
@@ -161,9 +161,9 @@ TEST_CASE("the planner counts the trainer's parameters exactly") {
 // 10 %.
 TEST_CASE("predicted peak memory is what the trainer holds", "[heavy]") {
   double worst = 0, worst_tiny = 0;
-  for (const Case& c : cases(true)) worst = std::max(worst, error(small_job(c.plan), c.name));
+  for (const MemoryCase& c : cases(true)) worst = std::max(worst, error(small_job(c.plan), c.name));
   for (const ModelShape& m : {tiny_deepseek(), tiny_mixture()})
-    for (const Case& c : cases(m.mla.has_value()))
+    for (const MemoryCase& c : cases(m.mla.has_value()))
       worst_tiny = std::max(worst_tiny, error(tiny_job(m, c.plan), c.name));
   fmt::print("largest error {:.2f} %, of the tiny models {:.2f} %\n", 100 * worst,
              100 * worst_tiny);

@@ -43,7 +43,7 @@ struct Result {
   std::vector<std::int32_t> chosen;
 };
 
-Result run(const RouterShape& s, const Floats& logits, const float* bias) {
+Result route(const RouterShape& s, const Floats& logits, const float* bias) {
   const auto pairs = static_cast<std::size_t>(s.tokens * s.top_k);
   Result r{Floats(logits.size()), Floats(pairs), std::vector<std::int32_t>(pairs)};
   cpu::router_forward(s, logits.data(), bias, r.scores.data(), r.chosen.data(), r.weights.data());
@@ -59,7 +59,7 @@ TEST_CASE("the router chooses by biased scores inside the best groups and weighs
       std::mt19937 engine(seed);
       const Floats logits = random_floats(s.tokens * s.experts, engine);
       const Floats bias = random_floats(s.experts, engine, 0.3f);
-      const Result r = run(s, logits, bias.data());
+      const Result r = route(s, logits, bias.data());
       const RouterResult expected = router(s, widen(logits), r.chosen);
       CHECK(relative_error(r.scores, expected.scores) < 1e-6);
       CHECK(relative_error(r.weights, expected.weights) < 1e-6);
@@ -75,21 +75,21 @@ TEST_CASE("the router chooses by biased scores inside the best groups and weighs
 
 TEST_CASE("ties go to the lower expert and the lower group") {
   const RouterShape flat{.tokens = 1, .experts = 5, .top_k = 3};
-  CHECK(run(flat, Floats(5, 0.5f), nullptr).chosen == std::vector<std::int32_t>{0, 1, 2});
+  CHECK(route(flat, Floats(5, 0.5f), nullptr).chosen == std::vector<std::int32_t>{0, 1, 2});
   for (const bool sigmoid : {false, true}) {
     RouterShape s{.tokens = 1, .experts = 6, .top_k = 3, .groups = 3, .limited_groups = 2};
     s.sigmoid = sigmoid;
     // Groups 0 and 2 tie behind group 1.
-    CHECK(run(s, Floats{1, 2, 3, 4, 2, 1}, nullptr).chosen == std::vector<std::int32_t>{3, 2, 1});
+    CHECK(route(s, Floats{1, 2, 3, 4, 2, 1}, nullptr).chosen == std::vector<std::int32_t>{3, 2, 1});
   }
 }
 
 TEST_CASE("softmax ranks groups by their best expert, sigmoid by the best two") {
   RouterShape s{.tokens = 1, .experts = 4, .top_k = 1, .groups = 2, .limited_groups = 1};
   const Floats logits{2, -9, 1.5f, 1.5f};
-  CHECK(run(s, logits, nullptr).chosen[0] == 0);
+  CHECK(route(s, logits, nullptr).chosen[0] == 0);
   s.sigmoid = true;
-  CHECK(run(s, logits, nullptr).chosen[0] == 2);
+  CHECK(route(s, logits, nullptr).chosen[0] == 2);
 }
 
 TEST_CASE("a router gone mad still chooses different experts that exist") {
@@ -97,7 +97,7 @@ TEST_CASE("a router gone mad still chooses different experts that exist") {
     for (const float bad : {std::nanf(""), INFINITY, -INFINITY, -1000.0f}) {
       RouterShape s{.tokens = 1, .experts = 8, .top_k = 4, .groups = 4, .limited_groups = 2};
       s.sigmoid = sigmoid;
-      const Result r = run(s, Floats(8, bad), nullptr);
+      const Result r = route(s, Floats(8, bad), nullptr);
       CAPTURE(sigmoid, bad);
       CHECK(std::set<std::int32_t>(r.chosen.begin(), r.chosen.end()).size() == 4);
       for (std::int32_t e : r.chosen) CHECK((e >= 0 && e < 8));
@@ -114,7 +114,7 @@ TEST_CASE("gradients of the router, with and without the balance loss") {
       const Floats logits = random_floats(s.tokens * s.experts, engine);
       const Floats dweights = random_floats(s.tokens * s.top_k, engine);
       const Floats dp = random_floats(s.tokens * s.experts, engine);
-      const Result r = run(s, logits, nullptr);
+      const Result r = route(s, logits, nullptr);
       Floats dlogits(logits.size());
       cpu::router_backward(s, r.scores.data(), r.chosen.data(), r.weights.data(), dweights.data(),
                            balance ? dp.data() : nullptr, dlogits.data());

@@ -22,7 +22,7 @@ namespace {
 
 using Ids = std::vector<std::int32_t>;
 
-std::string error_of(const std::function<void()>& action) {
+std::string data_error(const std::function<void()>& action) {
   try {
     action();
   } catch (const InputError& e) {
@@ -115,9 +115,9 @@ TEST_CASE("windows are parts of the stream of all files; an epoch has each once"
     }
     if (n > 20) CHECK(differ > n / 2);
   }
-  CHECK_THAT(error_of([&] { TokenData(files, 100000, 1, 1); }),
+  CHECK_THAT(data_error([&] { TokenData(files, 100000, 1, 1); }),
              Catch::Contains(files[0]) && Catch::Contains("expected at least 100001"));
-  CHECK_THAT(error_of([&] { TokenData({}, 10, 1, 1); }), Catch::Contains("no token data"));
+  CHECK_THAT(data_error([&] { TokenData({}, 10, 1, 1); }), Catch::Contains("no token data"));
 }
 
 TEST_CASE("ids of 32 bits, and a text larger than the blocks that it is read in") {
@@ -158,7 +158,7 @@ TEST_CASE("damaged and foreign token files are refused by name") {
   write_token_data(folder / "c", Tokenizer::train({"cdcd"}, 258), {folder / "text"});
   const std::string path = folder / "a.tokens", good = file_bytes(path);
   const auto error = [&](const std::vector<std::string>& files) {
-    return error_of([&] { TokenData(files, 8, 1, 1); });
+    return data_error([&] { TokenData(files, 8, 1, 1); });
   };
   CHECK(error({path}) == "no error");
   std::mt19937 random(1);
@@ -200,7 +200,7 @@ TEST_CASE("damaged and foreign token files are refused by name") {
 TEST_CASE("a text that can't be read leaves no token data") {
   const TemporaryFolder folder;
   CHECK_THAT(
-      error_of([&] { write_token_data(folder / "a", Tokenizer::bytes(), {folder / "nowhere"}); }),
+      data_error([&] { write_token_data(folder / "a", Tokenizer::bytes(), {folder / "nowhere"}); }),
       Catch::Contains(folder / "nowhere"));
   CHECK(std::filesystem::is_empty(folder.path));
   CHECK_THROWS_AS(write_token_data(folder / "no/a", Tokenizer::bytes(), {}), std::system_error);

@@ -15,7 +15,7 @@ using namespace reckon::real;
 
 namespace {
 
-using Ids = std::vector<std::int32_t>;
+using Tokens = std::vector<std::int32_t>;
 
 std::vector<std::string> words(std::string_view text) {
   std::vector<std::string> out;
@@ -26,8 +26,8 @@ std::vector<std::string> words(std::string_view text) {
   return out;
 }
 
-void replace(Ids& ids, std::int32_t a, std::int32_t b, std::int32_t id) {
-  Ids out;
+void replace(Tokens& ids, std::int32_t a, std::int32_t b, std::int32_t id) {
+  Tokens out;
   for (std::size_t i = 0; i < ids.size(); ++i)
     if (i + 1 < ids.size() && ids[i] == a && ids[i + 1] == b) {
       out.push_back(id);
@@ -39,15 +39,16 @@ void replace(Ids& ids, std::int32_t a, std::int32_t b, std::int32_t id) {
 }
 
 // The textbook: count all pairs of all words, merge the most frequent everywhere, again.
-std::vector<Ids> trained_slowly(const std::string& text, int vocabulary, std::vector<Ids>& merges) {
-  std::vector<Ids> all;
+std::vector<Tokens> trained_slowly(const std::string& text, int vocabulary,
+                                   std::vector<Tokens>& merges) {
+  std::vector<Tokens> all;
   for (const std::string& word : words(text)) {
     all.emplace_back();
     for (char c : word) all.back().push_back(static_cast<unsigned char>(c));
   }
   for (std::int32_t id = 257; id < vocabulary; ++id) {
     std::map<std::pair<std::int32_t, std::int32_t>, int> count;
-    for (const Ids& ids : all)
+    for (const Tokens& ids : all)
       for (std::size_t i = 0; i + 1 < ids.size(); ++i) ++count[{ids[i], ids[i + 1]}];
     int most = 1;
     std::pair<std::int32_t, std::int32_t> best;
@@ -55,7 +56,7 @@ std::vector<Ids> trained_slowly(const std::string& text, int vocabulary, std::ve
       if (n > most) most = n, best = pair;
     if (most < 2) break;
     merges.push_back({best.first, best.second});
-    for (Ids& ids : all) replace(ids, best.first, best.second, id);
+    for (Tokens& ids : all) replace(ids, best.first, best.second, id);
   }
   return all;
 }
@@ -103,18 +104,18 @@ TEST_CASE("training and encoding equal the textbook's loop on random texts") {
     const std::string text =
         random_bytes(random, random() % 400, 2 + static_cast<int>(random() % 10));
     const int vocabulary = 257 + static_cast<int>(random() % 40);
-    std::vector<Ids> merges;
-    Ids expected;
-    for (const Ids& ids : trained_slowly(text, vocabulary, merges))
+    std::vector<Tokens> merges;
+    Tokens expected;
+    for (const Tokens& ids : trained_slowly(text, vocabulary, merges))
       expected.insert(expected.end(), ids.begin(), ids.end());
     const Tokenizer t = Tokenizer::train({text}, vocabulary);
     REQUIRE(t.vocabulary() == 257 + static_cast<int>(merges.size()));
     REQUIRE(t.encode(text) == expected);
     // Texts that it was not trained on: the merges, one after the other.
     const std::string other = random_bytes(random, 200, 10);
-    Ids others;
+    Tokens others;
     for (const std::string& word : words(other)) {
-      Ids ids;
+      Tokens ids;
       for (char c : word) ids.push_back(static_cast<unsigned char>(c));
       for (std::size_t m = 0; m < merges.size(); ++m)
         replace(ids, merges[m][0], merges[m][1], 257 + static_cast<std::int32_t>(m));
@@ -133,15 +134,15 @@ TEST_CASE("any bytes come back, in one go or in parts") {
       const std::string text =
           round % 2 ? random_bytes(random, random() % 3000, 256)
                     : project_texts()[static_cast<std::size_t>(round) % project_texts().size()];
-      const Ids ids = t.encode(text);
+      const Tokens ids = t.encode(text);
       REQUIRE(t.decode(ids) == text);
-      Ids parts;
+      Tokens parts;
       for (std::string_view rest = text; !rest.empty();)
         rest.remove_prefix(t.encode_some(rest, 1 + random() % 500, parts));
       REQUIRE(parts == ids);
     }
   CHECK(bpe.decode({'a', 256, 'b'}) == "ab");
-  CHECK(Tokenizer::bytes().encode("\xff\x00z") == Ids{255});
+  CHECK(Tokenizer::bytes().encode("\xff\x00z") == Tokens{255});
 }
 
 TEST_CASE("a vocabulary compresses, is the same every time, and is saved and loaded") {

@@ -9,7 +9,7 @@ namespace reckon::sim {
 namespace {
 
 // Two stages; the second runs a forward and a backward of the same micro-batch.
-Timeline two_stages() {
+Timeline two_stage_timeline() {
   Timeline t;
   t.roles = {"stage 0", "stage \"1\"\n"};
   t.labels = {"attn.qkv", "send"};
@@ -60,7 +60,7 @@ Timeline two_stages() {
 }  // namespace
 
 TEST_CASE("a trace is JSON with every event, its key and its exact time") {
-  const auto json = nlohmann::json::parse(chrome_trace(two_stages()));
+  const auto json = nlohmann::json::parse(chrome_trace(two_stage_timeline()));
   int ops = 0, passes = 0;
   std::map<std::string, int> names;
   for (const auto& e : json["traceEvents"]) {
@@ -77,12 +77,12 @@ TEST_CASE("a trace is JSON with every event, its key and its exact time") {
 }
 
 TEST_CASE("microseconds keep every picosecond") {
-  const std::string text = chrome_trace(two_stages());
+  const std::string text = chrome_trace(two_stage_timeline());
   CHECK(text.find("\"ts\":9.000001,\"dur\":2.999999") != std::string::npos);
 }
 
 TEST_CASE("a pass spans the compute ops of its slot and says what it works for") {
-  const auto json = nlohmann::json::parse(chrome_trace(two_stages()));
+  const auto json = nlohmann::json::parse(chrome_trace(two_stage_timeline()));
   bool found = false;
   for (const auto& e : json["traceEvents"])
     if (e["ph"] == "X" && e["tid"] == 0 && e["name"] == "F c1 m7") {
@@ -94,9 +94,9 @@ TEST_CASE("a pass spans the compute ops of its slot and says what it works for")
 }
 
 TEST_CASE("the order of events does not reach the trace") {
-  Timeline reversed = two_stages();
+  Timeline reversed = two_stage_timeline();
   std::reverse(reversed.events.begin(), reversed.events.end());
-  CHECK(chrome_trace(two_stages()) == chrome_trace(reversed));
+  CHECK(chrome_trace(two_stage_timeline()) == chrome_trace(reversed));
 }
 
 }  // namespace reckon::sim

@@ -21,7 +21,9 @@
 #include "planner/launch/torchtitan.h"
 #include "planner/plan_json.h"
 #include "planner/scenario_json.h"
+#include "tests/folder.h"
 #include "tests/planner/launch/random_plans.h"
+#include "tests/planner/scenarios.h"
 
 using namespace reckon;
 using namespace reckon::plan;
@@ -29,9 +31,7 @@ using namespace reckon::plan::launch;
 
 namespace {
 
-const std::string kData = RECKON_SOURCE_DIR "/tests/planner/launch/data/";
-const std::string kScenarios = RECKON_SOURCE_DIR "/scenarios/";
-
+const std::string kLaunchData = RECKON_SOURCE_DIR "/tests/planner/launch/data/";
 // `count` jobs that a framework runs.
 std::vector<Job> jobs(const Target& target, int count, std::uint64_t seed) {
   test::RandomPlans plans(seed);
@@ -50,16 +50,6 @@ std::vector<Job> jobs(const Target& target, int count, std::uint64_t seed) {
 std::string text(const Plan& plan) {
   return plan_to_json(plan).dump();
 }
-
-struct Folder {
-  std::filesystem::path path;
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "reckon-launch-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-};
 
 }  // namespace
 
@@ -123,7 +113,7 @@ TEST_CASE("unknown and mistyped keys of configuration files are errors with the 
 }
 
 TEST_CASE("what a framework can't run is refused by name, and the nearest plan runs") {
-  const Scenario scenario = read_scenario(kScenarios + "deepseek-v3-2048-h800.json");
+  const Scenario scenario = read_scenario(test::kScenarios + "deepseek-v3-2048-h800.json");
   Job job{.name = scenario.name,
           .model = scenario.model,
           .cluster = scenario.cluster,
@@ -162,7 +152,7 @@ TEST_CASE("what a framework can't run is refused by name, and the nearest plan r
 }
 
 TEST_CASE("a search for a target finds only plans that the target runs") {
-  Scenario scenario = read_scenario(kScenarios + "qwen3-235b-256-h100.json");
+  Scenario scenario = read_scenario(test::kScenarios + "qwen3-235b-256-h100.json");
   scenario.search.tp = {1, 2};
   scenario.search.pp = {4, 8};
   scenario.search.micro_batch = {1};
@@ -191,8 +181,9 @@ TEST_CASE("a search for a target finds only plans that the target runs") {
 }
 
 TEST_CASE("published plans are imported, predicted, written again and read as the same plan") {
-  const auto rows = nlohmann::json::parse(read_file(kData + "published_plans.json")).at("rows");
-  const Folder folder;
+  const auto rows =
+      nlohmann::json::parse(read_file(kLaunchData + "published_plans.json")).at("rows");
+  const reckon_test::Folder folder;
   int expressed = 0;
   for (const auto& row : rows) {
     CAPTURE(row.dump());

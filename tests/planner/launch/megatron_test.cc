@@ -19,7 +19,7 @@ using namespace reckon::plan::launch;
 
 namespace {
 
-const std::string kData = RECKON_SOURCE_DIR "/tests/planner/launch/data/";
+const std::string kMegatronData = RECKON_SOURCE_DIR "/tests/planner/launch/data/";
 
 std::vector<Option> options_of(const std::string& text) {
   return read_arguments("test", text, {}).options;
@@ -50,7 +50,7 @@ std::optional<Refusal> verdict(const std::vector<Option>& options, const Megatro
 }  // namespace
 
 TEST_CASE("Megatron-LM's verdicts on its own command lines, with place and release") {
-  const auto cases = nlohmann::json::parse(read_file(kData + "megatron_cases.json"));
+  const auto cases = nlohmann::json::parse(read_file(kMegatronData + "megatron_cases.json"));
   REQUIRE(cases.at("cases").size() == 72);
   for (const auto& c : cases.at("cases")) {
     const std::string name = c.at("case");
