@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "hw-models/catalogue_file.h"
 #include "hw-models/embedded.h"
 #include "sim/check.h"
@@ -80,12 +82,51 @@ void read_notes(const Value& v, std::span<const std::string> keys) {
   }
 }
 
+void finish(const Value& v, TopologyLink& l) {
+  for (const char* key : {"from", "to"})
+    if ((key[0] == 'f' ? l.from : l.to).empty())
+      v.find(key)->fail("\"gpu3\", \"gpu[0-7]\" or the name of a switch");
+}
+
 void finish(const Value& v, TopologyShape& t) {
-  if (t.kind == TopologyShape::Kind::FatTree) return;
-  for (const char* key : {"layers", "rails"})
-    if (const auto given = v.find(key)) given->fail("only with kind \"fat-tree\"");
-  if (t.wiring != TopologyShape::Wiring::Node)
-    v.find("wiring").value_or(v).fail("\"node\" with kind \"dragonfly\"");
+  using Kind = TopologyShape::Kind;
+  const bool rule = t.kind == Kind::FatTree || t.kind == Kind::Dragonfly;
+  struct Key {
+    const char* name;
+    bool taken, needed;
+  };
+  // A part that starts from a base keeps what it has, unless it states its kind.
+  const bool stated = v.find("kind").has_value();
+  if (stated && t.kind != Kind::FatTree) {
+    if (!v.find("wiring")) t.wiring = TopologyShape::Wiring::Node;
+    t.layers = v.find("layers") ? t.layers : 0;
+    t.rails = v.find("rails") ? t.rails : 0;
+    if (!rule && !v.find("radix")) t.radix = 0;
+    if (t.kind == Kind::Platform && !v.find("routing")) t.routing = TopologyShape::Routing::Ecmp;
+  }
+  const Key keys[] = {{"radix", rule, rule},
+                      {"layers", t.kind == Kind::FatTree, false},
+                      {"rails", t.kind == Kind::FatTree, false},
+                      {"wiring", true, rule},
+                      {"routing", true, t.kind != Kind::Platform},
+                      {"links", t.kind == Kind::Edges, t.kind == Kind::Edges},
+                      {"platform", t.kind == Kind::Platform, t.kind == Kind::Platform}};
+  for (const Key& k : keys) {
+    const auto given = v.find(k.name);
+    if (given && !k.taken)
+      given->fail(fmt::format("nothing: it is not of kind \"{}\"", spelling(t.kind)));
+    if (!given && k.needed && stated)
+      v.fail_got(fmt::format("the key \"{}\" with kind \"{}\"", k.name, spelling(t.kind)),
+                 "an object without it");
+  }
+  if (t.kind != Kind::FatTree && t.wiring != TopologyShape::Wiring::Node)
+    v.find("wiring").value_or(v).fail(fmt::format("\"node\" with kind \"{}\"", spelling(t.kind)));
+  if (t.kind == Kind::Platform && t.routing != TopologyShape::Routing::Ecmp)
+    v.find("routing").value_or(v).fail("\"ecmp\" with kind \"simgrid\": the file says the ways");
+  if (t.kind == Kind::Platform)
+    t.platform = (std::filesystem::path(v.document().file).parent_path() / t.platform)
+                     .lexically_normal()
+                     .string();
 }
 
 void finish(const Value& v, Cluster& c) {

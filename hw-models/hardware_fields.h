@@ -91,8 +91,8 @@ void fields(V& v, Node& n) {
 
 inline const auto& spellings(TopologyShape::Kind) {
   using enum TopologyShape::Kind;
-  static constexpr Spelling<TopologyShape::Kind> t[] = {{FatTree, "fat-tree"},
-                                                        {Dragonfly, "dragonfly"}};
+  static constexpr Spelling<TopologyShape::Kind> t[] = {
+      {FatTree, "fat-tree"}, {Dragonfly, "dragonfly"}, {Edges, "edges"}, {Platform, "simgrid"}};
   return t;
 }
 inline const auto& spellings(TopologyShape::Wiring) {
@@ -108,25 +108,44 @@ inline const auto& spellings(TopologyShape::Routing) {
 }
 
 template <class V>
+void fields(V& v, TopologyLink& l) {
+  v("from", l.from,
+    {.doc = "\"gpu3\" (its NIC), \"gpu[0-7]\" (each of them), or the name of a switch",
+     .required = true});
+  v("to", l.to, {.doc = "likewise", .required = true});
+  v("bandwidth", l.bandwidth, {.doc = "of one cable, per direction", .required = true, .min = 1e3});
+  v("latency", l.latency, {.doc = "of one cable; the fabric's counts", .max = 1});
+  v("count", l.count, {.doc = "cables beside each other; 1", .min = 1, .max = 10000});
+}
+void finish(const Value& v, TopologyLink& l);
+
+template <class V>
 void fields(V& v, TopologyShape& t) {
-  v("kind", t.kind, {.doc = "how switches are connected", .required = true});
+  v("kind", t.kind,
+    {.doc = "how switches are connected: by rule, or as `links` or a SimGrid platform file say",
+     .required = true});
   v("layers", t.layers, {.doc = "of a fat-tree; as few as hold the cluster", .min = 1, .max = 3});
   v("radix", t.radix,
-    {.doc = "ports of a switch, each as fast as a NIC", .required = true, .min = 4, .max = 1024});
+    {.doc = "ports of a switch, each as fast as a NIC; of fat-trees and dragonflies",
+     .min = 4,
+     .max = 1024});
   v("wiring", t.wiring,
-    {.doc = "a node's NICs: to one leaf, each to a leaf of its rail, each to a plane of its own",
-     .required = true});
+    {.doc = "a node's NICs: to one leaf, each to a leaf of its rail, each to a plane of its own"});
   v("rails", t.rails,
     {.doc = "rails or planes; one for each GPU of a node", .min = 1, .max = 1024});
-  v("routing", t.routing, {.doc = "one cable by hash, or all of them", .required = true});
+  v("routing", t.routing, {.doc = "one cable by hash, or all of them"});
   v("switch_price", t.switch_price, {.doc = "in the cluster's currency", .min = 1e-9, .max = 1e9});
   v("cable_price", t.cable_price,
     {.doc = "of a cable between switches with its optics, in the cluster's currency",
      .min = 1e-9,
      .max = 1e9});
+  v("links", t.links, {.doc = "of kind \"edges\": every cable of the network"});
+  v("platform", t.platform,
+    {.doc = "of kind \"simgrid\": a platform file (XML) beside the scenario, one host a GPU or one "
+            "a node, in the order of GPUs"});
   v.notes("sources", "where each figure is from");
 }
-void finish(const Value& v, TopologyShape& t);  // layers and rails are of fat-trees
+void finish(const Value& v, TopologyShape& t);  // each kind has keys of its own
 
 template <class V>
 void fields(V& v, Fabric& f) {

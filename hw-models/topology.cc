@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "hw-models/platform.h"
 #include "sim/check.h"
 #include "sim/input_error.h"
 
@@ -23,14 +24,6 @@ using Shape = TopologyShape;
 
 int ceil_div(int a, int b) {
   return (a + b - 1) / b;
-}
-
-// Sebastiano Vigna, splitmix64.
-std::uint64_t mix(std::uint64_t x) {
-  x += 0x9e3779b97f4a7c15;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
 }
 
 [[noreturn]] void too_large(const Cluster& c, int most) {
@@ -54,30 +47,43 @@ std::uint32_t Topology::add_cable(std::uint32_t from, std::uint32_t to, BytesPer
   return static_cast<std::uint32_t>(cables_.size() - 1);
 }
 
-Topology::Topology(const Cluster& cluster)
+Topology::Topology(const Cluster& cluster, const std::vector<DeadCables>& dead)
     : cluster_(cluster), gpus_(cluster.gpus), per_node_(std::min(cluster.node.gpus, cluster.gpus)) {
   check(cluster.fabric.topology.has_value(), "the fabric has a topology");
   shape_ = *cluster.fabric.topology;
   rails_ = shape_.rails > 0 ? std::min(shape_.rails, per_node_) : per_node_;
-  if (shape_.wiring == Shape::Wiring::Node || shape_.kind == Shape::Kind::Dragonfly) rails_ = 1;
+  if (shape_.wiring == Shape::Wiring::Node || shape_.kind != Shape::Kind::FatTree) rails_ = 1;
   if (shape_.wiring == Shape::Wiring::Plane && cluster.node.nvlink.si <= 0 && rails_ > 1)
     throw InputError(fmt::format(
         "cluster \"{}\": planes meet only over NVLink, and its nodes have none; expected wiring "
         "\"node\" or \"rail\"",
         cluster.name));
   build_nodes();
-  if (shape_.kind == Shape::Kind::Dragonfly)
-    build_dragonfly();
-  else
-    build_fat_tree();
+  switch (shape_.kind) {
+    case Shape::Kind::FatTree: build_fat_tree(); break;
+    case Shape::Kind::Dragonfly: build_dragonfly(); break;
+    case Shape::Kind::Edges: build_edges(); break;
+    case Shape::Kind::Platform: build_platform(); break;
+  }
+  dead_.assign(cables_.size(), 0);
+  if (!dead.empty()) kill(dead);
   index_cables();
+  by_distance_ = shape_.kind == Shape::Kind::Edges || !dead.empty();
+  if (by_distance_) measure_distances();
+  for (int g = per_node_; shape_.kind == Shape::Kind::Edges && dead.empty() && g < gpus_; ++g)
+    if (!nearest_ends(0, g, 0))
+      throw InputError(
+          fmt::format("cluster \"{}\": /fabric/topology/links: expected a way from every GPU to "
+                      "every other, gpu0 "
+                      "has none to gpu{}",
+                      cluster_.name, g));
 }
 
 // GPUs, and one NVLink switch a node that stands for all of its planes. Without NVLink it stands
 // for the PCIe root.
 void Topology::build_nodes() {
   for (int g = 0; g < gpus_; ++g) add_vertex(VertexKind::Gpu);
-  place_.resize(static_cast<std::size_t>(gpus_));
+  places_.resize(static_cast<std::size_t>(gpus_));
   const BytesPerSecond inside =
       cluster_.node.nvlink.si > 0 ? cluster_.node.nvlink : cluster_.node.pcie;
   std::uint32_t hub = 0;
@@ -103,7 +109,7 @@ void Topology::build_tree(const std::vector<int>& gpus, const std::vector<int>& 
   for (std::size_t i = 0; i < gpus.size(); ++i) {
     const std::uint32_t at = leaf[static_cast<std::size_t>(leaf_of[i])];
     const auto g = static_cast<std::uint32_t>(gpus[i]);
-    place_[g] = {at, add_cable(g, at, nic)};
+    places_[g] = {{at, add_cable(g, at, nic)}};
   }
   if (layers_ == 1) return;
   if (layers_ == 2) {
@@ -202,7 +208,8 @@ void Topology::build_dragonfly() {
   }
   for (int g = 0; g < gpus_; ++g) {
     const std::uint32_t at = router[static_cast<std::size_t>(g / p)];
-    place_[static_cast<std::size_t>(g)] = {at, add_cable(static_cast<std::uint32_t>(g), at, nic)};
+    places_[static_cast<std::size_t>(g)] = {
+        {at, add_cable(static_cast<std::uint32_t>(g), at, nic)}};
   }
   for (int g = 0; g < groups; ++g)
     for (int i = 0; i < a; ++i)
@@ -231,8 +238,8 @@ sim::LinkId Topology::add_pool(double rate, const char* layer) {
 void Topology::index_cables() {
   up_.resize(vertices_.size());
   for (std::uint32_t c = 0; c < cables_.size(); ++c) {
-    links_.insert(links_.end(), 2, cables_[c].rate);
-    if (cables_[c].from < static_cast<std::uint32_t>(gpus_)) continue;
+    links_.insert(links_.end(), 2, dead_[c] != 0 ? BytesPerSecond(0) : cables_[c].rate);
+    if (dead_[c] != 0 || cables_[c].from < static_cast<std::uint32_t>(gpus_)) continue;
     up_[cables_[c].from].push_back(c);
     between_[{cables_[c].from, cables_[c].to}].push_back(c);
     const int a = pod_[cables_[c].from], b = pod_[cables_[c].to];
@@ -240,7 +247,12 @@ void Topology::index_cables() {
     global_[{a, b}].push_back(2 * c);
     global_[{b, a}].push_back(2 * c + 1);
   }
-  if (shape_.routing != Shape::Routing::Adaptive) return;
+  if (shape_.kind == Shape::Kind::Platform) {
+    const auto& links = platform_->links();
+    for (std::size_t l = 0; l < links.size(); ++l) links_.push_back(links[l].rate);
+    return;
+  }
+  if (shape_.routing != Shape::Routing::Adaptive || shape_.kind == Shape::Kind::Edges) return;
   const double port = cluster_.fabric.nic.si;
   leaf_up_.resize(vertices_.size());
   leaf_down_.resize(vertices_.size());
@@ -248,10 +260,16 @@ void Topology::index_cables() {
     for (const auto& [groups, cables] : global_)
       pair_[groups] = add_pool(static_cast<double>(cables.size()) * port, "global cables");
     const int a = 2 * ((shape_.radix + 1) / 4);
+    std::vector<int> in_group(vertices_.size(), 0);  // cables of a router that work
+    for (std::uint32_t c = 0; c < cables_.size(); ++c)
+      if (dead_[c] == 0 && cables_[c].from >= static_cast<std::uint32_t>(gpus_) &&
+          pod_[cables_[c].from] == pod_[cables_[c].to])
+        ++in_group[cables_[c].from], ++in_group[cables_[c].to];
     for (std::uint32_t v = 0; v < vertices_.size(); ++v) {
       if (vertices_[v] != VertexKind::Router) continue;
-      leaf_up_[v] = add_pool((a - 1) * port, "cables in a group");
-      leaf_down_[v] = add_pool((a - 1) * port, "cables in a group");
+      const double rate = std::min<double>(a - 1, in_group[v]) * port;
+      leaf_up_[v] = add_pool(rate, "cables in a group");
+      leaf_down_[v] = add_pool(rate, "cables in a group");
     }
     return;
   }
@@ -269,145 +287,6 @@ void Topology::index_cables() {
     pod_up_.push_back(add_pool(rate, "pod uplinks"));
     pod_down_.push_back(add_pool(rate, "pod uplinks"));
   }
-}
-
-int Topology::count(VertexKind kind) const {
-  return static_cast<int>(std::count(vertices_.begin(), vertices_.end(), kind));
-}
-
-int Topology::switches() const {
-  return static_cast<int>(vertices_.size()) - gpus_ - count(VertexKind::NvSwitch);
-}
-
-int Topology::endpoint_cables() const {
-  return gpus_;
-}
-
-int Topology::fabric_cables() const {
-  return static_cast<int>(cables_.size()) - 2 * gpus_;
-}
-
-const char* Topology::layer(sim::LinkId link) const {
-  if (link >= 2 * cables_.size()) return layer_of_pool_[link - 2 * cables_.size()];
-  const Cable& c = cables_[link / 2];
-  switch (vertices_[c.to]) {
-    case VertexKind::NvSwitch: return cluster_.node.nvlink.si > 0 ? "NVLink" : "PCIe";
-    case VertexKind::Router:
-      if (c.from < static_cast<std::uint32_t>(gpus_)) return "NIC";
-      return pod_[c.from] == pod_[c.to] ? "cables in a group" : "global cables";
-    case VertexKind::Leaf: return "NIC";
-    case VertexKind::Aggregation: return "leaf uplinks";
-    case VertexKind::Spine:
-      return vertices_[c.from] == VertexKind::Leaf ? "leaf uplinks" : "pod uplinks";
-    case VertexKind::Gpu: break;
-  }
-  check_failed("no cable leads up to a GPU");
-}
-
-// The GPU whose NIC a message takes: of the receiver's rail, if NVLink leads there.
-int Topology::sender(int from, int to) const {
-  if (rails_ == 1 || from % per_node_ % rails_ == to % per_node_ % rails_ ||
-      cluster_.node.nvlink.si <= 0)
-    return from;
-  return from - from % per_node_ + to % per_node_;
-}
-
-int Topology::hops(int from, int to) const {
-  if (from / per_node_ == to / per_node_) return 0;
-  const std::uint32_t a = place_[static_cast<std::size_t>(sender(from, to))].leaf;
-  const std::uint32_t b = place_[static_cast<std::size_t>(to)].leaf;
-  if (a == b) return 1;
-  if (shape_.kind == Shape::Kind::FatTree) return layers_ == 3 && pod_[a] != pod_[b] ? 5 : 3;
-  if (pod_[a] == pod_[b]) return 2;
-  // Two switches and the global cable between them, and those of the ends where they are others.
-  int least = 4;
-  for (sim::LinkId l : global_.at({pod_[a], pod_[b]})) {
-    const Cable& c = cables_[l / 2];
-    const bool back = l % 2 == 1;
-    least = std::min(least, 2 + ((back ? c.to : c.from) != a) + ((back ? c.from : c.to) != b));
-  }
-  return least;
-}
-
-// One of the cables between two switches.
-std::uint32_t Topology::pick(std::uint32_t low, std::uint32_t high, std::uint64_t hash) const {
-  const auto it = between_.find({low, high});
-  check(it != between_.end(), "the switches are connected");
-  return it->second[hash % it->second.size()];
-}
-
-// From leaf to leaf, or router to router.
-void Topology::climb(std::uint32_t a, std::uint32_t b, std::uint64_t hash,
-                     std::vector<sim::LinkId>& way) const {
-  if (a == b) return;
-  const bool adaptive = shape_.routing == Shape::Routing::Adaptive;
-  const bool same_pod = pod_[a] == pod_[b];
-  if (shape_.kind == Shape::Kind::Dragonfly) {
-    const auto local = [&](std::uint32_t x, std::uint32_t y) {
-      if (x == y) return;
-      const std::uint32_t c = pick(std::min(x, y), std::max(x, y), 0);
-      way.push_back(2 * c + (x > y));
-    };
-    if (adaptive) {
-      way.push_back(leaf_up_[a]);
-      if (!same_pod) way.push_back(pair_.at({pod_[a], pod_[b]}));
-      way.push_back(leaf_down_[b]);
-    } else if (same_pod) {
-      local(a, b);
-    } else {
-      const auto& links = global_.at({pod_[a], pod_[b]});
-      const sim::LinkId global = links[hash % links.size()];
-      const Cable& c = cables_[global / 2];
-      const bool back = global % 2 == 1;
-      local(a, back ? c.to : c.from);
-      way.push_back(global);
-      local(back ? c.from : c.to, b);
-    }
-    return;
-  }
-  if (adaptive) {
-    way.push_back(leaf_up_[a]);
-    if (layers_ == 3 && !same_pod) {
-      way.push_back(pod_up_[static_cast<std::size_t>(pod_[a])]);
-      way.push_back(pod_down_[static_cast<std::size_t>(pod_[b])]);
-    }
-    way.push_back(leaf_down_[b]);
-    return;
-  }
-  const std::uint32_t first = up_[a][mix(hash) % up_[a].size()];
-  way.push_back(2 * first);
-  std::uint32_t top = cables_[first].to;
-  if (layers_ == 3 && !same_pod) {
-    const std::uint32_t second = up_[top][mix(hash + 1) % up_[top].size()];
-    way.push_back(2 * second);
-    const std::uint32_t lower =
-        aggregation_[static_cast<std::size_t>(pod_[b] * pod_size_ + position_[top])];
-    way.push_back(2 * pick(lower, cables_[second].to, mix(hash + 2)) + 1);
-    top = lower;
-  }
-  way.push_back(2 * pick(b, top, mix(hash + 3)) + 1);
-}
-
-std::vector<sim::LinkId> Topology::route(int from, int to, std::uint64_t salt) const {
-  check(from != to && from >= 0 && to >= 0 && from < gpus_ && to < gpus_,
-        "a route has two different ends");
-  std::vector<sim::LinkId> way;
-  const auto hop = [&](int a, int b) {
-    way.push_back(2 * nvlink_[static_cast<std::size_t>(a)]);
-    way.push_back(2 * nvlink_[static_cast<std::size_t>(b)] + 1);
-  };
-  if (from / per_node_ == to / per_node_) {
-    hop(from, to);
-    return way;
-  }
-  const int via = sender(from, to);
-  if (via != from) hop(from, via);
-  const Place a = place_[static_cast<std::size_t>(via)], b = place_[static_cast<std::size_t>(to)];
-  way.push_back(2 * a.cable);
-  const auto ends = static_cast<std::uint64_t>(via) << 32 | static_cast<std::uint64_t>(to);
-  climb(a.leaf, b.leaf, mix(ends ^ mix(salt)), way);
-  way.push_back(2 * b.cable + 1);
-  return way;
 }
 
 }  // namespace reckon::hw

@@ -1,4 +1,5 @@
 // What a topology is worth: its bisection, and the sizes of others to compare with.
+#include <algorithm>
 #include <boost/graph/adjacency_list.hpp>
 #include <boost/graph/boykov_kolmogorov_max_flow.hpp>
 
@@ -32,7 +33,30 @@ void connect(Graph& graph, std::size_t from, std::size_t to, double capacity, do
 
 }  // namespace
 
+namespace {
+
+// Where a file says the ways: the rate at which every GPU of the first half can send to those of
+// the second in turn, all at once.
+BytesPerSecond bisection_by_ways(const Topology& t) {
+  constexpr int kMostTurns = 64;
+  const int nodes = t.count(VertexKind::NvSwitch), half = t.gpus() / nodes * (nodes / 2);
+  std::vector<double> load(t.link_rates().size(), 0);
+  double messages = 0;
+  for (int turn = 0; turn < std::min(half, kMostTurns); ++turn)
+    for (int from = 0; from < half; ++from) {
+      for (sim::LinkId l : t.route(from, half + (from + turn) % half)) load[l] += 1;
+      messages += 1;
+    }
+  double longest = 0;
+  for (std::size_t l = 0; l < load.size(); ++l)
+    if (load[l] > 0) longest = std::max(longest, load[l] / t.link_rates()[l].si);
+  return BytesPerSecond(messages / longest);
+}
+
+}  // namespace
+
 BytesPerSecond bisection(const Topology& t) {
+  if (t.shape().kind == TopologyShape::Kind::Platform) return bisection_by_ways(t);
   const auto& vertices = t.vertices();
   const int nodes = t.count(VertexKind::NvSwitch);
   check(nodes >= 2, "a bisection has two halves");

@@ -31,7 +31,7 @@ int row(VertexKind kind) {
   return 0;
 }
 
-std::string escaped(const std::string& text) {
+std::string xml_text(const std::string& text) {
   std::string out;
   for (char c : text) {
     if (c == '<')
@@ -44,16 +44,73 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
+// What is drawn: boxes, and how many cables connect two of them.
+struct Picture {
+  std::vector<VertexKind> vertices;
+  std::map<std::pair<std::uint32_t, std::uint32_t>, int> lines;
+  int layers = 0;
+};
+
+// A GPU stands where its node does.
+Picture picture_of_cables(const Topology& t) {
+  Picture p{.vertices = t.vertices(), .layers = t.layers()};
+  std::vector<std::uint32_t> node(p.vertices.size());
+  for (const Cable& c : t.cables())
+    if (p.vertices[c.to] == VertexKind::NvSwitch) node[c.from] = c.to;
+  for (const Cable& c : t.cables()) {
+    if (p.vertices[c.to] == VertexKind::NvSwitch) continue;
+    ++p.lines[{p.vertices[c.from] == VertexKind::Gpu ? node[c.from] : c.from, c.to}];
+  }
+  return p;
+}
+
+// A platform file has no switches, only links and ways over them: each link is a box, as high as it
+// is far from the ends of the ways it is on.
+Picture picture_of_ways(const Topology& t) {
+  constexpr int kMostTurns = 16;
+  const auto gpus = static_cast<std::uint32_t>(t.gpus());
+  Picture p{.vertices = t.vertices(), .layers = 1};
+  const auto base = static_cast<std::uint32_t>(p.vertices.size());
+  const std::size_t first = 2 * t.cables().size();
+  std::vector<std::size_t> depth(t.link_rates().size() - first, 99);
+  const auto per_node = gpus / static_cast<std::uint32_t>(t.count(VertexKind::NvSwitch));
+  for (int turn = 1; turn <= kMostTurns; ++turn)
+    for (std::uint32_t g = 0; g < gpus; ++g) {
+      const auto to = static_cast<int>((g + static_cast<std::uint32_t>(turn) * per_node) % gpus);
+      if (t.node_of(static_cast<int>(g)) == t.node_of(to)) continue;
+      const auto way = t.route(static_cast<int>(g), to);
+      auto at = gpus + static_cast<std::uint32_t>(t.node_of(static_cast<int>(g)));
+      for (std::size_t i = 0; i < way.size(); ++i) {
+        const std::size_t l = way[i] - first;
+        depth[l] = std::min({depth[l], i, way.size() - 1 - i});
+        const auto box = base + static_cast<std::uint32_t>(l);
+        p.lines[std::minmax(at, box)] = 1;
+        at = box;
+      }
+      p.lines[std::minmax(at, gpus + static_cast<std::uint32_t>(t.node_of(to)))] = 1;
+    }
+  for (std::size_t d : depth) {
+    p.vertices.push_back(d == 1              ? VertexKind::Aggregation
+                         : d == 0 || d == 99 ? VertexKind::Leaf
+                                             : VertexKind::Spine);
+    if (d != 99) p.layers = std::max(p.layers, 1 + static_cast<int>(std::min<std::size_t>(d, 2)));
+  }
+  return p;
+}
+
 }  // namespace
 
 std::string svg(const Topology& t, const std::string& title) {
-  const auto& vertices = t.vertices();
+  const bool ways = t.shape().kind == TopologyShape::Kind::Platform;
+  const Picture picture = ways ? picture_of_ways(t) : picture_of_cables(t);
+  const auto& [vertices, lines, layers] = picture;
   const bool ring = t.shape().kind == TopologyShape::Kind::Dragonfly;
-  const int rows = ring ? 2 : t.layers() + 1;
+  const int rows = ring ? 2 : layers + 1;
   const double height = ring ? kWidth : rows * kLayer + 2 * kMargin;
+  const int top = layers;
   const auto level = [&](VertexKind kind) {  // layers that the tree lacks close up
     const int r = row(kind);
-    return kind == VertexKind::Spine ? t.layers() : r;
+    return kind == VertexKind::Spine ? top : r;
   };
 
   std::map<int, int> in_row, placed;
@@ -71,16 +128,6 @@ std::string svg(const Topology& t, const std::string& title) {
     } else {
       at[v] = {kMargin + part * (kWidth - 2 * kMargin), height - kMargin - (r + 0.3) * kLayer};
     }
-  }
-
-  // Cables between two ends; a GPU stands where its node does.
-  std::vector<std::uint32_t> node(vertices.size());
-  for (const Cable& c : t.cables())
-    if (vertices[c.to] == VertexKind::NvSwitch) node[c.from] = c.to;
-  std::map<std::pair<std::uint32_t, std::uint32_t>, int> lines;
-  for (const Cable& c : t.cables()) {
-    if (vertices[c.to] == VertexKind::NvSwitch) continue;
-    ++lines[{vertices[c.from] == VertexKind::Gpu ? node[c.from] : c.from, c.to}];
   }
 
   fmt::memory_buffer out;
@@ -112,7 +159,7 @@ std::string svg(const Topology& t, const std::string& title) {
     caption += fmt::format("; {} of {} connections drawn", kMostLines, lines.size());
   add(fmt::format(
       R"(<text x="{:.0f}" y="24" font-family="sans-serif" font-size="18" fill="#222">{}</text>)",
-      kMargin, escaped(caption)));
+      kMargin, xml_text(caption)));
   add("</svg>");
   return fmt::to_string(out);
 }

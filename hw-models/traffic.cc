@@ -23,6 +23,7 @@ TrafficResult run(const AllToAll& pattern, const Topology& topology, const Clust
   std::vector<std::vector<sim::LinkId>> routes;
   std::vector<sim::FlowOf> flows;
   std::vector<double> bytes(topology.link_rates().size(), 0);
+  std::vector<char> outer(bytes.size(), 0);  // links that a way begins or ends with
   std::mt19937_64 random(pattern.seed);
   double sent = 0;
   for (int g = 0; g < groups; ++g)
@@ -33,17 +34,22 @@ TrafficResult run(const AllToAll& pattern, const Topology& topology, const Clust
         // 53 bits, as numbers in [-1, 1): std's distributions differ between libraries.
         const double u = static_cast<double>(random() >> 11) * 0x1p-52 - 1;
         const Bytes size = pattern.message * (1 + pattern.spread * u);
-        const bool inside = topology.hops(from, to) == 0;
-        flows.push_back(
-            {.route = static_cast<sim::RouteId>(routes.size()),
-             .bytes = size,
-             .start = sim::ticks(inside ? cluster.node.nvlink_latency : cluster.fabric.latency)});
-        routes.push_back(topology.route(from, to, pattern.seed));
-        for (sim::LinkId l : routes.back()) bytes[l] += size.si;
+        const bool inside = topology.node_of(from) == topology.node_of(to);
+        auto ways = topology.routes(from, to, pattern.seed);
+        const Bytes part = size / static_cast<double>(ways.size());
+        for (auto& way : ways) {
+          flows.push_back(
+              {.route = static_cast<sim::RouteId>(routes.size()),
+               .bytes = part,
+               .start = sim::ticks(inside ? cluster.node.nvlink_latency : cluster.fabric.latency)});
+          routes.push_back(std::move(way));
+          for (sim::LinkId l : routes.back()) bytes[l] += part.si;
+          outer[routes.back().front()] = outer[routes.back().back()] = 1;
+        }
         sent += size.si;
       }
 
-  TrafficResult result{.flows = static_cast<std::int64_t>(flows.size())};
+  TrafficResult result{.flows = std::int64_t{gpus} * (pattern.group - 1)};
   for (const auto& end : sim::flow_ends(topology.link_rates(), routes, flows, kTolerance))
     result.end = std::max(result.end, sim::seconds(end.value()));
   result.per_gpu = Bytes(sent / gpus) / result.end;
@@ -55,7 +61,7 @@ TrafficResult run(const AllToAll& pattern, const Topology& topology, const Clust
     if (bytes[l] <= 0) continue;
     const std::string layer = topology.layer(l);
     const Seconds busy = Bytes(bytes[l]) / topology.link_rates()[l];
-    if (layer == "NIC" || layer == "NVLink" || layer == "PCIe")
+    if (layer == "NIC" || layer == "NVLink" || layer == "PCIe" || outer[l] != 0)
       result.endpoints = std::max(result.endpoints, busy);
     Sum& sum = layers[layer];
     sum.use += busy / result.end;

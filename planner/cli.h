@@ -35,9 +35,15 @@ struct SimulateOptions {
   std::string plan;                 // file; empty: the scenario's own
   std::string phase;                // of the campaign; empty: the first that is predicted
   std::string trace;                // file to write; empty: none
-  std::string fidelity = "folded";  // or "cluster": every rank, with the scenario's disturbances
+  std::string fidelity = "folded";  // or "cluster": every rank, with the scenario's disturbances;
+                                    // or "flow": every exchange on the topology
   std::uint64_t seed = 1;
   std::string report;  // page to write; empty: none
+  // Of "flow".
+  std::string solver = "fluid";    // or "simgrid"
+  std::string nodes = "in-order";  // or "scattered"
+  std::string cache;               // folder; empty: the usual one
+  bool no_cache = false;
 };
 int simulate_command(const SimulateOptions& options, const CommonOptions& common);
 
@@ -84,6 +90,7 @@ struct SweepCommandOptions {
   std::string plan = "search";  // or "fixed"
   std::string output;           // .csv or .json; empty: none
   std::string chart;            // .svg; empty: none
+  std::string report;           // page to write; empty: none
   std::string metric = "gpu_hours";
   std::string part;  // "2/8": this process of so many; empty: as mpirun or Slurm say
 };
@@ -112,6 +119,7 @@ struct ValidateOptions {
   std::string calibration;         // file of tables; empty: nameplate figures
   int steps = 7;                   // measured, after the warm ones
   std::string trace;               // file to write, of the first plan; empty: none
+  std::string report;              // page to write; empty: none
   std::string device = "cpu";      // or "cuda", "cuda:N"
 };
 int validate_command(const ValidateOptions& options, const CommonOptions& common);

@@ -123,6 +123,15 @@ Finding boost() {
   return f;
 }
 
+// pugixml's is one number, 1130 for 1.13.
+Finding pugixml() {
+  Finding f =
+      header("pugixml", "SimGrid's platform files",
+             {"/usr/include/pugixml.hpp", "/usr/local/include/pugixml.hpp"}, {"PUGIXML_VERSION"});
+  if (f.version.size() == 4) f.version = f.version.substr(0, 1) + "." + f.version.substr(1, 2);
+  return f;
+}
+
 std::vector<Finding> findings() {
   const std::vector<std::string> cuda = {"/usr/local/cuda/bin", "/usr/lib/cuda/bin"};
   const std::string multiarch = "/usr/include/x86_64-linux-gnu/";
@@ -140,10 +149,11 @@ std::vector<Finding> findings() {
   f.push_back(header("oneDNN", "the trainer's matrix products",
                      {"/usr/include/oneapi/dnnl/dnnl_version.h", "/usr/include/dnnl_version.h"},
                      {"DNNL_VERSION_MAJOR", "DNNL_VERSION_MINOR", "DNNL_VERSION_PATCH"}));
-  f.push_back(header("xxHash", "checksums of checkpoints and token data",
+  f.push_back(header("xxHash", "checksums of checkpoints, token data and cached results",
                      {"/usr/include/xxhash.h", "/usr/local/include/xxhash.h"},
                      {"XXH_VERSION_MAJOR", "XXH_VERSION_MINOR", "XXH_VERSION_RELEASE"}));
   f.push_back(boost());
+  f.push_back(pugixml());
   f.push_back(header("SimGrid", "checking the network model flow by flow",
                      {"/usr/include/simgrid/version.h", "/usr/local/include/simgrid/version.h"},
                      {"SIMGRID_VERSION_MAJOR", "SIMGRID_VERSION_MINOR", "SIMGRID_VERSION_PATCH"}));

@@ -50,6 +50,12 @@ std::string rate_text(BytesPerSecond r) {
 
 std::string shape_text(const hw::Topology& t, const hw::Cluster& c) {
   const TopologyShape& shape = t.shape();
+  if (shape.kind == TopologyShape::Kind::Platform)
+    return fmt::format("as {} says, {} links", shape.platform,
+                       grouped(static_cast<double>(t.link_rates().size() - 2 * t.cables().size())));
+  if (shape.kind == TopologyShape::Kind::Edges)
+    return fmt::format("{} layers of switches, given link by link, {} routing", t.layers(),
+                       shape.routing == TopologyShape::Routing::Ecmp ? "ECMP" : "adaptive");
   std::string out = shape.kind == TopologyShape::Kind::Dragonfly
                         ? std::string("dragonfly")
                         : fmt::format("{}-layer fat-tree", t.layers());
@@ -101,10 +107,13 @@ int topology_command(const TopologyOptions& options, const CommonOptions& common
   const int nodes = t.count(VertexKind::NvSwitch);
   const auto half = nodes > 1 ? hw::bisection(t) : BytesPerSecond(0);
   const BytesPerSecond full = (t.gpus() / nodes * (nodes / 2)) * c.fabric.nic;
+  const int radix = t.shape().radix;  // 0: not a network by rule
   const auto hops = hops_of(t);
-  const bool priced = t.shape().switch_price > 0 && t.shape().cable_price > 0;
+  const bool file = t.shape().kind == TopologyShape::Kind::Platform;  // of links, not of switches
+  const bool priced = !file && t.shape().switch_price > 0 && t.shape().cable_price > 0;
   const double cost = price(t.shape(), t.switches(), t.fabric_cables());
-  const auto others = hw::largest_fabrics(t.shape().radix, std::min(c.node.gpus, 8));
+  const auto others = radix > 0 ? hw::largest_fabrics(radix, std::min(c.node.gpus, 8))
+                                : std::vector<hw::FabricSize>{};
   if (!options.svg.empty())
     write_file(options.svg, hw::svg(t, fmt::format("{}: {} GPUs, {}", scenario.name,
                                                    grouped(t.gpus()), shape_text(t, c))));
@@ -124,8 +133,8 @@ int topology_command(const TopologyOptions& options, const CommonOptions& common
     out["switches"] = ordered_json::object();
     for (const Part& p : kSwitches)
       if (t.count(p.kind) > 0) out["switches"][p.name] = t.count(p.kind);
-    out["cables_to_gpus"] = t.endpoint_cables();
-    out["cables_between_switches"] = t.fabric_cables();
+    out["cables_to_gpus"] = file ? ordered_json() : ordered_json(t.endpoint_cables());
+    out["cables_between_switches"] = file ? ordered_json() : ordered_json(t.fabric_cables());
     out["bisection_bytes_per_s"] = half.si;
     out["bisection_share"] = full.si > 0 ? half / full : 0;
     out["hops"] = ordered_json::array();
@@ -164,8 +173,10 @@ int topology_command(const TopologyOptions& options, const CommonOptions& common
   Table parts{.columns = {{"", Align::Left}, {"", Align::Right}}, .header = false};
   for (const Part& p : kSwitches)
     if (t.count(p.kind) > 0) parts.rows.push_back({p.name, grouped(t.count(p.kind))});
-  parts.rows.push_back({"cables between switches", grouped(t.fabric_cables())});
-  parts.rows.push_back({"cables to GPUs", grouped(t.endpoint_cables())});
+  if (!file) {
+    parts.rows.push_back({"cables between switches", grouped(t.fabric_cables())});
+    parts.rows.push_back({"cables to GPUs", grouped(t.endpoint_cables())});
+  }
   if (priced)
     parts.rows.push_back({fmt::format("cost, {}", c.currency), grouped(cost)}),
         parts.rows.push_back({"  per GPU", grouped(cost / t.gpus())});
@@ -180,7 +191,7 @@ int topology_command(const TopologyOptions& options, const CommonOptions& common
                           grouped(h.gpus)});
   fmt::print("{}", text(parts));
 
-  fmt::print("\nThe largest fabrics of {}-port switches, one NIC a GPU\n", t.shape().radix);
+  if (radix > 0) fmt::print("\nThe largest fabrics of {}-port switches, one NIC a GPU\n", radix);
   Table table{.columns = {{"", Align::Left}, {"GPUs"}, {"switches"}, {"cables between"}}};
   if (priced) table.columns.insert(table.columns.end(), {{"cost, M " + c.currency}, {"per GPU"}});
   for (const hw::FabricSize& f : others) {
@@ -193,8 +204,8 @@ int topology_command(const TopologyOptions& options, const CommonOptions& common
                              grouped(total / static_cast<double>(f.endpoints))});
     table.rows.push_back(row);
   }
-  fmt::print("{}", text(table));
-  if (!priced)
+  if (radix > 0) fmt::print("{}", text(table));
+  if (!priced && !file)
     fmt::print("{}",
                wrapped("No cost: the topology gives no \"switch_price\" and \"cable_price\"."));
 

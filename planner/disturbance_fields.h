@@ -48,12 +48,37 @@ void fields(V& v, SlowSpec& s) {
 }
 
 template <class V>
+void fields(V& v, DeadLinkSpec& d) {
+  v("from", d.from,
+    {.doc = "an end of the cable: \"gpu17\" (its NIC), \"leaf3\", \"spine0\", or a name of the "
+            "topology's links",
+     .required = true});
+  v("to", d.to, {.doc = "the other end", .required = true});
+  v("count", d.count, {.doc = "of the cables between the two; all", .min = 1, .max = 10000});
+}
+
+template <class V>
+void fields(V& v, FlapSpec& f) {
+  v("gpus", f.gpus,
+    {.doc = "numbers of GPUs whose NIC flaps, from 0", .required = true, .max = 1e6});
+  v("start", f.start, {.doc = "from the start of the step", .required = true, .max = 1e5});
+  v("duration", f.duration, {.doc = "of one flap", .required = true, .max = 1e5});
+  v("speed", f.speed, {.doc = "meanwhile, relative to the others; 0: the link is down", .max = 1});
+  v("times", f.times, {.doc = "how often; 1", .min = 1, .max = 10000});
+  v("every", f.every, {.doc = "from the start of one flap to the next", .max = 1e5});
+}
+void finish(const hw::Value& v, FlapSpec& f);
+
+template <class V>
 void fields(V& v, DisturbanceSpec& d) {
   v("device", d.device, {.doc = "of a GPU's compute time, once for the whole step"});
   v("slot", d.slot, {.doc = "of a GPU's compute time, drawn for each pass"});
   v("expert_load", d.expert_load, {.doc = "uneven experts; absent: as the stack says"});
   v("slow_gpus", d.slow_gpus, {.doc = "whose compute is slower"});
   v("slow_links", d.slow_links, {.doc = "GPUs whose NIC is slower"});
+  v("flaps", d.flaps, {.doc = "NICs that go down, or slow, for a while"});
+  v("dead_links", d.dead_links,
+    {.doc = "cables of the fabric's topology that carry nothing, for `simulate --fidelity flow`"});
 }
 
 }  // namespace reckon::plan

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "sim/units.h"
+
 namespace reckon::plan {
 
 struct JitterSpec {
@@ -25,10 +27,27 @@ struct SlowSpec {
   double speed = 1;
 };
 
+// Cables of the fabric's topology that are dead: `count` of those between two ends, as
+// hw::DeadCables names them.
+struct DeadLinkSpec {
+  std::string from, to;
+  int count = 0;  // 0: all
+};
+
+// NICs that go down, or slow, and come back.
+struct FlapSpec {
+  std::vector<int> gpus;
+  Seconds start, duration, every;  // every: from the start of one to the next
+  int times = 1;
+  double speed = 0;
+};
+
 struct DisturbanceSpec {
   std::optional<JitterSpec> device, slot;
   std::optional<ExpertLoadSpec> expert_load;
   std::vector<SlowSpec> slow_gpus, slow_links;
+  std::vector<DeadLinkSpec> dead_links;  // `simulate --fidelity flow`
+  std::vector<FlapSpec> flaps;
 };
 
 }  // namespace reckon::plan

@@ -37,6 +37,14 @@ void finish(const hw::Value& v, ExpertLoadSpec& e) {
   }
 }
 
+void finish(const hw::Value& v, FlapSpec& f) {
+  if (f.times > 1 && f.every < f.duration)
+    v.find("every").value_or(v).fail_got("at least the duration, so that flaps don't overlap",
+                                         v.find("every") ? "less" : "an object without \"every\"");
+  if (f.start.si + f.times * f.every.si > 1e6)  // the calendar holds nine times as much
+    v.find("every").value_or(v).fail("flaps within 1e6 seconds of the step's start");
+}
+
 namespace {
 
 sim::Jitter jitter(const std::optional<JitterSpec>& spec) {
@@ -53,6 +61,31 @@ std::vector<sim::SlowRank> slow(const std::vector<SlowSpec>& list, const Plan& p
                                      world_size(plan) - 1, gpu));
       out.push_back({rank_of_gpu(plan, gpu), s.speed});
     }
+  return out;
+}
+
+std::vector<sim::Flap> flaps(const std::vector<FlapSpec>& list, const Plan& plan) {
+  std::vector<sim::Flap> out;
+  for (const FlapSpec& f : list)
+    for (int gpu : f.gpus) {
+      if (gpu >= world_size(plan))
+        throw InputError(fmt::format("/disturbances/flaps: expected GPUs from 0 to {}, got {}",
+                                     world_size(plan) - 1, gpu));
+      for (int i = 0; i < f.times; ++i)
+        out.push_back({.rank = rank_of_gpu(plan, gpu),
+                       .start = sim::ticks(f.start + static_cast<double>(i) * f.every),
+                       .duration = sim::ticks(f.duration),
+                       .speed = f.speed});
+    }
+  // Overlapping flaps of one NIC would count twice.
+  std::stable_sort(out.begin(), out.end(), [](const sim::Flap& a, const sim::Flap& b) {
+    return a.rank != b.rank ? a.rank < b.rank : a.start < b.start;
+  });
+  for (std::size_t i = 1; i < out.size(); ++i)
+    if (out[i].rank == out[i - 1].rank && out[i].start < out[i - 1].start + out[i - 1].duration)
+      throw InputError(
+          fmt::format("/disturbances/flaps: expected flaps of GPU {} that don't overlap",
+                      gpu_of_rank(plan, out[i].rank)));
   return out;
 }
 
@@ -140,6 +173,7 @@ sim::Disturbances disturbances(const Scenario& s, const Plan& plan, const std::s
   d.slot = jitter(s.disturbances->slot);
   d.devices = slow(s.disturbances->slow_gpus, plan, "slow_gpus");
   d.links = slow(s.disturbances->slow_links, plan, "slow_links");
+  d.flaps = flaps(s.disturbances->flaps, plan);
   if (s.disturbances->expert_load) d.load = load(s, plan, folder);
   return d;
 }
@@ -156,6 +190,7 @@ std::vector<NamedDisturbances> each_alone(const sim::Disturbances& all) {
   if (all.load.any()) add("uneven experts", &sim::Disturbances::load);
   if (!all.devices.empty()) add("slow GPUs", &sim::Disturbances::devices);
   if (!all.links.empty()) add("slow links", &sim::Disturbances::links);
+  if (!all.flaps.empty()) add("links that flap", &sim::Disturbances::flaps);
   return out;
 }
 

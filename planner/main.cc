@@ -39,6 +39,8 @@ std::optional<std::string> unknown_command(const CLI::App& app, int argc, char**
   return std::nullopt;
 }
 
+constexpr const char* kReport = "Write the answer to this file as one HTML page with figures";
+
 int run(int argc, char** argv) {
   CLI::App app{
       "Predicts what a training run of a large language model costs on a cluster, and finds the "
@@ -67,8 +69,7 @@ int run(int argc, char** argv) {
   plan_app->add_option("--keep", plan.keep, "How many plans to show")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
-  plan_app->add_option("--report", plan.report,
-                       "Write the answer to this file as one HTML page with figures");
+  plan_app->add_option("--report", plan.report, kReport);
   plan_app->callback([&] { chosen = [&] { return plan_command(plan, common); }; });
 
   SimulateOptions simulate;
@@ -83,13 +84,31 @@ int run(int argc, char** argv) {
       ->add_option(
           "--fidelity", simulate.fidelity,
           "folded: one rank stands for all that do the same; cluster: every rank, with the "
-          "scenario's disturbances")
-      ->check(CLI::IsMember({"folded", "cluster"}))
+          "scenario's disturbances; flow: every exchange flow by flow on the fabric's topology")
+      ->check(CLI::IsMember({"folded", "cluster", "flow"}))
       ->capture_default_str();
-  simulate_app->add_option("--seed", simulate.seed, "Of the disturbances")->capture_default_str();
-  simulate_app->add_option("--report", simulate.report,
-                           "Write the answer to this file as one HTML page with figures");
-  simulate_app->callback([&] { chosen = [&] { return simulate_command(simulate, common); }; });
+  simulate_app->add_option("--report", simulate.report, kReport);
+  simulate_app
+      ->add_option("--seed", simulate.seed,
+                   "Of the disturbances; of ECMP's hash and of scattered nodes")
+      ->capture_default_str();
+  simulate_app->add_option("--solver", simulate.solver, "Of flows: our own, or SimGrid")
+      ->check(CLI::IsMember({"fluid", "simgrid"}))
+      ->capture_default_str();
+  simulate_app
+      ->add_option("--nodes", simulate.nodes,
+                   "Of flows: ranks fill the nodes in order, or nodes scattered over the cluster")
+      ->check(CLI::IsMember({"in-order", "scattered"}))
+      ->capture_default_str();
+  simulate_app->add_option("--cache", simulate.cache, "Folder that keeps the results of flows")
+      ->default_str("$XDG_CACHE_HOME/reckon");
+  simulate_app->add_flag("--no-cache", simulate.no_cache, "Solve every flow anew, keep nothing");
+  simulate_app->callback([&] {
+    for (const char* option : {"--solver", "--nodes", "--cache", "--no-cache"})
+      if (simulate_app->count(option) > 0 && simulate.fidelity != "flow")
+        throw CLI::ValidationError(option, "is of --fidelity flow alone");
+    chosen = [&] { return simulate_command(simulate, common); };
+  });
 
   ExplainOptions explain;
   CLI::App* explain_app = app.add_subcommand(
@@ -101,10 +120,11 @@ int run(int argc, char** argv) {
       ->excludes(explain_plan);
   explain_app->add_option("--phase", explain.phase,
                           "Phase of the campaign; the first that is predicted");
-  explain_app->add_option(
+  CLI::Option* why_not = explain_app->add_option(
       "--why-not", explain.why_not,
       "KEY=VALUE,...: why a plan with these fields (tp=8,pp=8,recompute=norm+mla-up, "
       "overlap.p2p=false) is not the best one");
+  explain_app->add_option("--report", explain.report, kReport)->excludes(why_not);
   explain_app->callback([&] { chosen = [&] { return explain_command(explain, common); }; });
 
   TopologyOptions topology;
@@ -167,6 +187,7 @@ int run(int argc, char** argv) {
                         "where it stopped");
   sweep_app->add_option("--chart", sweep.chart,
                         "Draw the points into this .svg file (with gnuplot)");
+  sweep_app->add_option("--report", sweep.report, kReport);
   sweep_app->add_option("--metric", sweep.metric, "Of the chart")
       ->check(CLI::IsMember({"gpu_hours", "days", "money", "step_s", "peak_memory_GiB", "mfu"}))
       ->capture_default_str();
@@ -192,6 +213,7 @@ int run(int argc, char** argv) {
                            "on where it stopped");
   codesign_app->add_option("--chart", codesign.chart,
                            "Draw the points into this .svg file (with gnuplot)");
+  codesign_app->add_option("--report", codesign.report, kReport);
   codesign_app->add_option("--part", codesign.part,
                            "K/N: do every N-th point from the K-th; as mpirun or Slurm say");
   codesign_app->callback([&] { chosen = [&] { return codesign_command(codesign, common); }; });
@@ -282,6 +304,7 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   validate_app->add_option("--trace", validate.trace,
                            "Write both timelines of the first plan, for ui.perfetto.dev");
+  validate_app->add_option("--report", validate.report, kReport);
   validate_app
       ->add_option("--device", validate.device, "cpu, cuda, or cuda:N for all ranks on one GPU")
       ->capture_default_str();

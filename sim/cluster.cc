@@ -14,11 +14,6 @@ namespace reckon::sim {
 
 namespace {
 
-// As in folded.cc.
-SimTime stretched(SimTime alone, double busy) {
-  return ticks(seconds(alone) / std::max(0.1, 1 - busy));
-}
-
 // One role on its way through its slots; times by member.
 struct Progress {
   std::vector<SimTime> clock, data_free;
@@ -42,8 +37,16 @@ class Engine {
   void slot(std::uint32_t r);
   void gathers(std::uint32_t r);
   void reductions(std::uint32_t r, std::uint32_t slot_index);
+  void tail(std::uint32_t r);
   void finish(std::uint32_t r);
-  std::vector<SimTime> pieces(std::uint32_t r, std::uint32_t work, SimTime piece) const;
+  // One bucket of the data-parallel collective `sync` on each member, if it takes `piece` alone and
+  // starts at `begin`.
+  std::vector<SimTime> pieces(std::uint32_t r, const Sync& sync, SimTime piece,
+                              const std::vector<SimTime>& begin) const;
+  SimTime first_tail(std::uint32_t r) const {
+    return *std::min_element(out_.tail_start[r].begin(), out_.tail_start[r].end());
+  }
+  const Lateness* run_tail(std::uint32_t r);
 
   const Program& program_;
   ClusterBlocks blocks_;
@@ -54,10 +57,13 @@ class Engine {
 };
 
 // One bucket of a data-parallel collective on each member: as slow as the slowest NIC of its group.
-std::vector<SimTime> Engine::pieces(std::uint32_t r, std::uint32_t work, SimTime piece) const {
+std::vector<SimTime> Engine::pieces(std::uint32_t r, const Sync& sync, SimTime piece,
+                                    const std::vector<SimTime>& begin) const {
+  const SimTime all = static_cast<std::int64_t>(sync.buckets) * piece;
   std::vector<SimTime> out(n_, piece);
-  for (std::uint32_t i = 0; i < n_; ++i) out[i] = blocks_.slowed(piece, work, blocks_.nic({r, i}));
-  blocks_.level(work, out);
+  for (std::uint32_t i = 0; i < n_; ++i)
+    out[i] = blocks_.slowed(piece, sync.work, blocks_.nic({r, i}, begin[i], all));
+  blocks_.level(sync.work, out);
   return out;
 }
 
@@ -67,7 +73,7 @@ void Engine::gathers(std::uint32_t r) {
   for (const Sync& sync : role.syncs) {
     if (!sync.before) continue;
     p.gathers.resize(role.slots.size());
-    const auto piece = pieces(r, sync.work, blocks_.alone(sync.work));
+    const auto piece = pieces(r, sync, blocks_.alone(sync.work), p.data_free);
     Progress::Gather& g = p.gathers[sync.slot];
     const bool set = !g.first.empty();
     g.first.resize(n_);
@@ -122,7 +128,7 @@ void Engine::slot(std::uint32_t r) {
   for (std::uint32_t i = 0; i < n_; ++i) late_[i] = static_cast<double>((spans[i].start - base).ps);
   const std::uint32_t together = blocks_.plan(slot.block).together;
   for (std::uint32_t first = 0; first < n_; first += together)
-    blocks_.run(r, index, first, &late_[first]);
+    blocks_.run(r, index, {first, base}, &late_[first]);
 
   const Sync* running = p.next_sync > 0 ? &role.syncs[p.next_sync - 1] : nullptr;
   for (std::uint32_t i = 0; i < n_; ++i) {
@@ -164,7 +170,6 @@ void Engine::reductions(std::uint32_t r, std::uint32_t slot_index) {
     if (sync.slot != slot_index) break;
     const auto buckets = static_cast<std::int64_t>(sync.buckets);
     const SimTime alone = blocks_.alone(sync.work);
-    const auto piece = pieces(r, sync.work, buckets > 1 ? stretched(alone, busy) : alone);
     std::vector<SimTime> begin(n_), end(n_);
     for (std::uint32_t i = 0; i < n_; ++i) {
       const SimTime first = spans[i].start + SimTime{(spans[i].end - spans[i].start).ps / buckets};
@@ -173,31 +178,66 @@ void Engine::reductions(std::uint32_t r, std::uint32_t slot_index) {
     }
     blocks_.level(sync.work, begin);
     blocks_.level(sync.work, end);
+    const auto piece = pieces(r, sync, buckets > 1 ? stretched(alone, busy) : alone, begin);
     for (std::uint32_t i = 0; i < n_; ++i)
       p.data_free[i] = std::max(begin[i] + buckets * piece[i], end[i] + piece[i]);
+  }
+}
+
+// Evaluates a role's tail into late_, against the first of its ranks to start it. Returns the rows
+// of the last of them.
+const Lateness* Engine::run_tail(std::uint32_t r) {
+  const Role& role = program_.roles[r];
+  const SimTime base = first_tail(r);
+  for (std::uint32_t i = 0; i < n_; ++i)
+    late_[i] = static_cast<double>((out_.tail_start[r][i] - base).ps);
+  const std::uint32_t together = blocks_.plan(role.tail).together;
+  const Lateness* rows = nullptr;
+  for (std::uint32_t first = 0; first < n_; first += together)
+    rows = &blocks_.run(r, static_cast<std::uint32_t>(role.slots.size()), {first, base},
+                        &late_[first]);
+  return rows;
+}
+
+// To the end of a role's tail, had it not to wait for others.
+void Engine::tail(std::uint32_t r) {
+  const Role& role = program_.roles[r];
+  Progress& p = progress_[r];
+  for (std::uint32_t i = 0; i < n_; ++i) {
+    if (p.data_free[i] <= p.clock[i]) continue;
+    out_.ranks[r][i].gradients = p.data_free[i] - p.clock[i];
+    p.clock[i] = p.data_free[i];
+  }
+  out_.tail_start[r] = p.clock;
+  const Lateness* rows = run_tail(r);
+  const SimTime base = first_tail(r);
+  for (std::uint32_t i = 0; i < n_; ++i) {
+    const SimTime end = base + blocks_.time(role.tail).duration + SimTime{std::llround(late_[i])};
+    out_.ranks[r][i].tail = end - p.clock[i];
+    p.clock[i] = end;
+  }
+  if (const auto op = blocks_.meeting(r)) {  // of all members at once
+    const SimTime there = base + blocks_.time(role.tail).meeting.start +
+                          SimTime{std::llround(rows->start[std::size_t{*op} * n_])};
+    if (there > out_.met) out_.met = there, out_.last_there = r;
   }
 }
 
 void Engine::finish(std::uint32_t r) {
   const Role& role = program_.roles[r];
   Progress& p = progress_[r];
-  SimTime base{std::numeric_limits<std::int64_t>::max()};
-  for (std::uint32_t i = 0; i < n_; ++i) {
-    if (p.data_free[i] > p.clock[i]) {
-      out_.ranks[r][i].gradients = p.data_free[i] - p.clock[i];
-      p.clock[i] = p.data_free[i];
+  if (blocks_.meeting(r)) {
+    const SimTime base = first_tail(r);
+    blocks_.hold(r, out_.met, base);
+    run_tail(r);
+    for (std::uint32_t i = 0; i < n_; ++i) {
+      const SimTime end = base + blocks_.time(role.tail).duration + SimTime{std::llround(late_[i])};
+      out_.ranks[r][i].idle = end - p.clock[i];
+      p.clock[i] = end;
     }
-    base = std::min(base, p.clock[i]);
   }
-  out_.tail_start[r] = p.clock;
-  for (std::uint32_t i = 0; i < n_; ++i) late_[i] = static_cast<double>((p.clock[i] - base).ps);
-  const std::uint32_t together = blocks_.plan(role.tail).together;
-  for (std::uint32_t first = 0; first < n_; first += together)
-    blocks_.run(r, static_cast<std::uint32_t>(role.slots.size()), first, &late_[first]);
   for (std::uint32_t i = 0; i < n_; ++i) {
-    const SimTime end = base + blocks_.time(role.tail).duration + SimTime{std::llround(late_[i])};
-    out_.ranks[r][i].tail = end - p.clock[i];
-    p.clock[i] = end;
+    const SimTime end = p.clock[i];
     if (end > out_.end) {
       out_.end = end;
       out_.slowest = {r, i};
@@ -227,9 +267,11 @@ ClusterRun Engine::run() {
       for (; ready(r); --left) slot(r);
     check(left < before, "slots do not wait for each other in a circle");
   }
+  for (std::uint32_t r = 0; r < roles; ++r) tail(r);
   for (std::uint32_t r = 0; r < roles; ++r) finish(r);
   for (std::uint32_t r = 0; r < roles; ++r)
-    for (std::uint32_t i = 0; i < n_; ++i) out_.ranks[r][i].idle = out_.end - progress_[r].clock[i];
+    for (std::uint32_t i = 0; i < n_; ++i)
+      out_.ranks[r][i].idle += out_.end - progress_[r].clock[i];
   return std::move(out_);
 }
 

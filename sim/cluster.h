@@ -8,8 +8,10 @@
 // message comes from the member with the same number, or, from the own role, from the one half the
 // role away (the other direction of a bidirectional schedule).
 //
-// Not modelled, beyond folded.h and cluster_block.h: collectives over several roles (the norm's sum
-// waits for its own role alone); changes of a rank's speed within a slot.
+// A NIC that flaps within a slot slows the slot's exchanges evenly, by the mean over the slot.
+//
+// Not modelled, beyond folded.h and cluster_block.h: collectives over several roles, but for the
+// one in the tails; changes of a device's speed within a slot.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +30,10 @@ struct ClusterRun {
   std::vector<std::vector<RoleTime>> ranks;      // by role and member
   std::vector<std::vector<SlotSpan>> slots;      // by role; [slot * members + member]
   std::vector<std::vector<SimTime>> tail_start;  // by role and member
+  // When the last role came to the collective in the tails that spans several, and which it was; as
+  // FoldedRun::last_there.
+  SimTime met;
+  std::uint32_t last_there = 0;
 };
 
 // Errors: slots that wait for each other in a circle, roles of different sizes and ranks that don't

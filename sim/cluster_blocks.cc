@@ -1,6 +1,7 @@
 #include "sim/cluster_blocks.h"
 
 #include <algorithm>
+#include <cmath>
 #include <variant>
 
 #include "sim/check.h"
@@ -36,18 +37,53 @@ ClusterBlocks::ClusterBlocks(const Program& program, BlockTimes& times, const Di
     factors[s.rank.role][s.rank.member] /= s.speed;
   };
   for (const SlowRank& s : d.devices) slow(device_, s);
-  if (!d.links.empty()) nic_.assign(roles, std::vector<double>(members_, 1));
+  if (!d.links.empty() || !d.flaps.empty()) nic_.assign(roles, std::vector<double>(members_, 1));
   for (const SlowRank& s : d.links) slow(nic_, s);
+  if (!d.flaps.empty()) flaps_.assign(roles, std::vector<std::vector<Flap>>(members_));
+  for (const Flap& f : d.flaps) {
+    check(f.rank.role < roles && f.rank.member < members_, "a rank whose link flaps exists");
+    check(f.speed >= 0 && f.speed <= 1 && f.duration.ps >= 0, "a flap has a speed and a length");
+    flaps_[f.rank.role][f.rank.member].push_back(f);
+  }
+  for (auto& role : flaps_)
+    for (auto& list : role)
+      std::stable_sort(list.begin(), list.end(),
+                       [](const Flap& a, const Flap& b) { return a.start < b.start; });
 }
 
-const Lateness& ClusterBlocks::run(std::uint32_t role, std::uint32_t slot_index,
-                                   std::uint32_t first, double* late) {
+// Walks over the flaps: outside them the exchange gets on at full speed.
+double ClusterBlocks::nic(RankId rank, SimTime from, SimTime length) const {
+  const double always = nic_.empty() ? 1 : nic_[rank.role][rank.member];
+  if (flaps_.empty() || length.ps <= 0) return always;
+  double left = static_cast<double>(length.ps), now = static_cast<double>(from.ps);
+  for (const Flap& f : flaps_[rank.role][rank.member]) {
+    const auto start = static_cast<double>(f.start.ps);
+    const double end = start + static_cast<double>(f.duration.ps);
+    if (end <= now) continue;
+    if (now + left <= start) break;
+    if (start > now) left -= start - now, now = start;
+    if ((end - now) * f.speed >= left) {  // it ends within the flap
+      now += left / f.speed;
+      left = 0;
+      break;
+    }
+    left -= (end - now) * f.speed;
+    now = end;
+  }
+  const double taken = now + left - static_cast<double>(from.ps);
+  return always * std::max(1.0, taken / static_cast<double>(length.ps));
+}
+
+const Lateness& ClusterBlocks::run(std::uint32_t role, std::uint32_t slot_index, At at,
+                                   double* late) {
+  const std::uint32_t first = at.first;
   const Role& r = program_.roles[role];
   const bool tail = slot_index == r.slots.size();
   const Slot slot = tail ? Slot{.block = r.tail, .phase = Phase::Optimizer} : r.slots[slot_index];
   const BlockPlan& plan = plans_[slot.block];
   const std::uint32_t n = plan.together;
   Factors f;
+  if (tail) f.held_op = held_op_, f.held = held_;
   if (compute_) {
     factors_.resize(n);
     for (std::uint32_t i = 0; i < n; ++i) {
@@ -57,6 +93,13 @@ const Lateness& ClusterBlocks::run(std::uint32_t role, std::uint32_t slot_index,
     f.compute = factors_.data();
   }
   if (!nic_.empty()) f.nic = nic_[role].data() + first;
+  if (!flaps_.empty()) {
+    nic_factors_.resize(n);
+    for (std::uint32_t i = 0; i < n; ++i)
+      nic_factors_[i] = nic({role, first + i}, at.base + SimTime{std::llround(late[i])},
+                            times_[slot.block]->duration);
+    f.nic = nic_factors_.data();
+  }
   if (uneven_ && !plan.uneven.empty()) {
     for (int half : {0, 1}) {
       loads_[half].assign(std::size_t{plan.parts} * n, 1);
@@ -78,6 +121,19 @@ const Lateness& ClusterBlocks::run(std::uint32_t role, std::uint32_t slot_index,
   return rows_;
 }
 
+std::optional<std::uint32_t> ClusterBlocks::meeting(std::uint32_t role) const {
+  const Meeting& m = times_[program_.roles[role].tail]->meeting;
+  if (program_.roles.size() == 1 || m.ranks <= static_cast<std::int64_t>(members_))
+    return std::nullopt;
+  return m.op;
+}
+
+void ClusterBlocks::hold(std::uint32_t role, std::optional<SimTime> met, SimTime base) {
+  const Meeting& m = times_[program_.roles[role].tail]->meeting;
+  held_op_ = met ? m.op : ~0u;
+  if (met) held_ = static_cast<double>((*met - base - m.start).ps);
+}
+
 SimTime ClusterBlocks::slowed(SimTime time, std::uint32_t work, double nic) const {
   const double factor = std::max(1.0, costs_[work].nic_share * nic);
   return factor == 1 ? time : ticks(factor * seconds(time));
@@ -85,7 +141,9 @@ SimTime ClusterBlocks::slowed(SimTime time, std::uint32_t work, double nic) cons
 
 SimTime ClusterBlocks::arrival(RankId to, const Message& m, const Slot& slot, SimTime sent) const {
   if (program_.blocking_messages) return sent;
-  const double slow = std::max(nic({m.role, sender(to.role, m, to.member)}), nic(to));
+  const RankId from{m.role, sender(to.role, m, to.member)};
+  const SimTime alone = alone_[m.work];
+  const double slow = std::max(nic(from, sent, alone), nic(to, sent, alone));
   // What the slot leaves free of the NIC, at least a tenth; as in folded.cc.
   const auto flight = [&](std::uint32_t work) {
     const double busy = times_[slot.block]->nic_share * costs_[work].nic_share;

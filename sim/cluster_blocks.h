@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "sim/cluster.h"
@@ -20,12 +21,23 @@ class ClusterBlocks {
   const OpCost& cost(std::uint32_t work) const { return costs_[work]; }
   SimTime alone(std::uint32_t work) const { return alone_[work]; }
 
-  // Evaluates one slot (or the tail: slot == slots.size()) on plan.together ranks from `first` on.
-  // `late` as of evaluate(). Rows stay valid until the next call.
-  const Lateness& run(std::uint32_t role, std::uint32_t slot, std::uint32_t first, double* late);
+  // Evaluates one slot (or the tail: slot == slots.size()) on plan.together ranks from `at.first`
+  // on. `late` as of evaluate(), against a start at `at.base`. Rows stay valid until the next call.
+  struct At {
+    std::uint32_t first = 0;
+    SimTime base;
+  };
+  const Lateness& run(std::uint32_t role, std::uint32_t slot, At at, double* late);
 
-  // 1 / speed of a rank's NIC; 1 where links are not disturbed.
-  double nic(RankId rank) const { return nic_.empty() ? 1 : nic_[rank.role][rank.member]; }
+  // The collective in a role's tail in which it meets other roles: an index into the ops of the
+  // tail's plan. No rank is left out of it.
+  std::optional<std::uint32_t> meeting(std::uint32_t role) const;
+  // From now on run() of tails that start at `base` waits there until `met`; nothing: no longer.
+  void hold(std::uint32_t role, std::optional<SimTime> met, SimTime base);
+
+  // 1 / speed of a rank's NIC; 1 where links are not disturbed. For an exchange that would take
+  // `length` from `from` on: over the time that it takes.
+  double nic(RankId rank, SimTime from, SimTime length) const;
 
   // Time of a program's work (message, data-parallel collective) that keeps the NIC busy for
   // `nic_share` of it, on a NIC that is slower by a factor. Exact where the factor is 1.
@@ -56,8 +68,11 @@ class ClusterBlocks {
   std::vector<BlockPlan> plans_;
   std::vector<OpCost> costs_;
   std::vector<SimTime> alone_;
-  std::vector<std::vector<double>> device_, nic_;  // by role and member
-  std::vector<double> factors_, loads_[2];         // scratch
+  std::vector<std::vector<double>> device_, nic_;      // by role and member
+  std::vector<std::vector<std::vector<Flap>>> flaps_;  // likewise, in order
+  std::uint32_t held_op_ = ~0u;
+  double held_ = 0;
+  std::vector<double> factors_, nic_factors_, loads_[2];  // scratch
   Lateness rows_;
 };
 

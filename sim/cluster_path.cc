@@ -26,9 +26,12 @@ class Walk {
   void add(PathStep::Kind kind, SimTime time) {
     if (time.ps > 0) path_.push_back({.kind = kind, .rank = rank_, .slot = slot_, .time = time});
   }
-  SimTime through_block(const std::vector<SimTime>& starts, std::uint32_t block);
+  SimTime through_block(const std::vector<SimTime>& starts, std::uint32_t block,
+                        std::uint32_t entry = kEnd);
   bool through_slot();
   bool before_slot();
+
+  static constexpr std::uint32_t kEnd = ~0u;  // of a block
 
   const Program& program_;
   ClusterBlocks& blocks_;
@@ -39,9 +42,11 @@ class Walk {
   std::vector<PathStep> path_;
 };
 
-// From the end of a block to its start, maybe on another rank of the role. Returns when the block
-// ended on the rank where the walk entered it.
-SimTime Walk::through_block(const std::vector<SimTime>& starts, std::uint32_t block_index) {
+// From the end of a block, or the start of one op, to the block's start, maybe on another rank of
+// the role; from a collective of several roles on, on one of the last to come. Returns when the
+// block ended on the rank where the walk entered it.
+SimTime Walk::through_block(const std::vector<SimTime>& starts, std::uint32_t block_index,
+                            std::uint32_t entry) {
   const Block& block = *program_.blocks[block_index];
   const BlockPlan& plan = blocks_.plan(block_index);
   const std::uint32_t n = plan.together, first = rank_.member / n * n;
@@ -50,14 +55,14 @@ SimTime Walk::through_block(const std::vector<SimTime>& starts, std::uint32_t bl
   for (std::uint32_t i = 0; i < n; ++i)
     late[i] = static_cast<double>((starts[first + i] - base).ps);
   const std::vector<double> at_start = late;
-  const Lateness& rows = blocks_.run(rank_.role, slot_, first, late.data());
+  const Lateness& rows = blocks_.run(rank_.role, slot_, {first, base}, late.data());
 
   std::uint32_t i = rank_.member - first;
   const SimTime ended = base + blocks_.time(block_index).duration + SimTime{std::llround(late[i])};
-  std::uint32_t op = ~0u;
+  std::uint32_t op = entry;  // kEnd: none yet
   for (const BlockPlan::Dependency& d : plan.ends)
-    if (op == ~0u && rows.end[std::size_t{d.op} * n + i] - d.slack == late[i]) op = d.op;
-  if (op == ~0u) {
+    if (op == kEnd && rows.end[std::size_t{d.op} * n + i] - d.slack == late[i]) op = d.op;
+  if (op == kEnd) {
     add(PathStep::Kind::Host, ended - starts[rank_.member]);
     return ended;
   }
@@ -65,11 +70,21 @@ SimTime Walk::through_block(const std::vector<SimTime>& starts, std::uint32_t bl
     const BlockPlan::Op& o = plan.ops[op];
     const double start = rows.start[std::size_t{op} * n + i];
     const double end = rows.end[std::size_t{op} * n + i];
-    path_.push_back({.rank = rank_,
-                     .slot = slot_,
-                     .label = block.ops[op].label,
-                     .stream = block.ops[op].stream,
-                     .time = {std::llround(o.duration + end - start)}});
+    if (op != entry)
+      path_.push_back({.rank = rank_,
+                       .slot = slot_,
+                       .label = block.ops[op].label,
+                       .stream = block.ops[op].stream,
+                       .time = {std::llround(o.duration + end - start)}});
+    const bool met = slot_ == role().slots.size() && blocks_.meeting(rank_.role) == op &&
+                     rank_.role != run_.last_there;
+    if (met && base + SimTime{std::llround(o.start + start)} == run_.met) {
+      rank_ = {run_.last_there, 0};
+      slot_ = static_cast<std::uint32_t>(role().slots.size());
+      blocks_.hold(rank_.role, std::nullopt, {});
+      through_block(run_.tail_start[rank_.role], role().tail, *blocks_.meeting(rank_.role));
+      return ended;
+    }
     // The rank of the group that was there last: this one if it was.
     const auto own_start = [&](std::uint32_t j, std::uint32_t* from) {
       double latest = at_start[j] - o.host_slack;  // its launch
@@ -159,10 +174,13 @@ bool Walk::before_slot() {
 }
 
 std::vector<PathStep> Walk::path() {
+  slot_ = static_cast<std::uint32_t>(role().slots.size());
+  const std::vector<SimTime>& starts = run_.tail_start[rank_.role];
+  if (blocks_.meeting(rank_.role))
+    blocks_.hold(rank_.role, run_.met, *std::min_element(starts.begin(), starts.end()));
+  through_block(starts, role().tail);
   const auto slots = static_cast<std::uint32_t>(role().slots.size());
-  slot_ = slots;
-  through_block(run_.tail_start[rank_.role], role().tail);
-  if (slots == 0) return path_;
+  if (slots == 0) return std::move(path_);
   // The reductions that the tail waited for.
   const SimTime start = run_.tail_start[rank_.role][rank_.member];
   if (start > slot_end(slots - 1, rank_.member)) {

@@ -2,11 +2,13 @@
 // that lost bandwidth, work that is spread unevenly. Every draw is a function of the seed and of
 // what it is drawn for, so the order of simulation doesn't matter.
 //
-// Not modelled: dead devices and links (they end the step), changes within a step.
+// Not modelled: dead devices (they end the step); devices that change their speed within a step.
 #pragma once
 
 #include <cstdint>
 #include <vector>
+
+#include "sim/sim_time.h"
 
 namespace reckon::sim {
 
@@ -47,12 +49,20 @@ struct SlowRank {
   double speed = 1;  // relative to the others
 };
 
+// A NIC that is slower for a while, or gone (speed 0) and back again.
+struct Flap {
+  RankId rank;
+  SimTime start, duration;
+  double speed = 0;  // meanwhile, relative to the others
+};
+
 struct Disturbances {
   Jitter device;  // of a rank's compute, once for the whole step
   Jitter slot;    // of a rank's compute, drawn for each slot
   Load load;
   std::vector<SlowRank> devices;  // compute
   std::vector<SlowRank> links;    // their NICs
+  std::vector<Flap> flaps;        // those of one rank don't overlap
   std::uint64_t seed = 1;
 };
 

@@ -73,7 +73,8 @@ RouteId Fluid::add_route(std::span<const LinkId> links) {
     check(l < link_.size(), "a route's link exists");
     const auto way = r.way();
     check(std::find(way.begin(), way.end(), l) == way.end(), "a route has no link twice");
-    r.links[r.size++] = l;
+    r.links[r.size] = l;
+    ++r.size;
   }
   route_.emplace_back();
   flows_.push_back(std::move(flows));
@@ -154,8 +155,9 @@ void Fluid::move(RouteId id, LinkId to) {
 
 void Fluid::activate(RouteId id) {
   Flows& flows = flows_[id];
-  for (std::uint32_t i = 0; i < flows.idle.size; ++i) {
-    std::vector<RouteId>& on = link_[flows.idle.links[i]].routes;
+  const auto way = flows.idle.way();
+  for (std::size_t i = 0; i < way.size(); ++i) {
+    std::vector<RouteId>& on = link_[way[i]].routes;
     flows.places[i] = static_cast<std::uint32_t>(on.size());
     on.push_back(id);
   }
@@ -165,15 +167,15 @@ void Fluid::activate(RouteId id) {
 }
 
 void Fluid::deactivate(RouteId id) {
-  const Own& r = flows_[id].idle;
-  for (std::uint32_t i = 0; i < r.size; ++i) {
-    std::vector<RouteId>& on = link_[r.links[i]].routes;
+  const auto own = flows_[id].idle.way();
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    std::vector<RouteId>& on = link_[own[i]].routes;
     const std::uint32_t at = flows_[id].places[i];
     const RouteId last = on.back();
     on[at] = last;
     on.pop_back();
     const auto way = flows_[last].idle.way();
-    const auto j = std::find(way.begin(), way.end(), r.links[i]) - way.begin();
+    const auto j = std::find(way.begin(), way.end(), own[i]) - way.begin();
     flows_[last].places[static_cast<std::size_t>(j)] = at;
   }
   route_[id].bottleneck = kNone;
@@ -204,17 +206,22 @@ void Fluid::fill() {
   for (std::uint64_t q : queue_) share_[static_cast<LinkId>(q)].dirty = false;
   queue_.clear();
   // Every route with flows, its offset relative to what its flows have got.
-  std::vector<Own> routes(route_.size());
-  for (const Own& r : new_) routes[r.id] = r;
+  all_.resize(route_.size());
+  active_ids_.clear();
+  for (const Own& r : new_) {
+    all_[r.id] = r;
+    active_ids_.push_back(r.id);
+  }
   new_.clear();
-  std::vector<double> open(link_.size(), 0);  // flows without a rate
-  std::vector<double> load(link_.size(), 0);  // of flows that have one
+  open_.assign(link_.size(), 0);  // flows without a rate
+  load_.assign(link_.size(), 0);  // of flows that have one
   for (LinkId l = 0; l < link_.size(); ++l) {
     serve(l);
     for (Own& r : link_[l].own) {
       r.offset -= link_[l].served;
       r.due -= link_[l].served;
-      routes[r.id] = r;
+      all_[r.id] = r;
+      active_ids_.push_back(r.id);
     }
     link_[l].own.clear();
     link_[l].own_flows = 0;
@@ -222,18 +229,20 @@ void Fluid::fill() {
     share_[l].others = 0;
     share_[l].fastest = 0;
   }
-  for (const Own& r : routes)
-    for (LinkId l : r.way()) open[l] += r.flows;
-  const auto candidate = [&](LinkId l) { return std::max(0.0, link_[l].rate - load[l]) / open[l]; };
+  for (RouteId id : active_ids_)
+    for (LinkId l : all_[id].way()) open_[l] += all_[id].flows;
+  const auto candidate = [&](LinkId l) {
+    return std::max(0.0, link_[l].rate - load_[l]) / open_[l];
+  };
   std::vector<Candidate> queue;
   for (LinkId l = 0; l < link_.size(); ++l)
-    if (open[l] > 0) queue.emplace_back(candidate(l), l);
+    if (open_[l] > 0) queue.emplace_back(candidate(l), l);
   std::make_heap(queue.begin(), queue.end(), std::greater<>());
   while (!queue.empty()) {
     const auto [queued, l] = queue.front();
     std::pop_heap(queue.begin(), queue.end(), std::greater<>());
     queue.pop_back();
-    if (open[l] <= 0) continue;
+    if (open_[l] <= 0) continue;
     // Candidates only grow while flows freeze below them, so a link may move back when it comes up.
     const double level = candidate(l);
     if (level > queued) {
@@ -243,11 +252,11 @@ void Fluid::fill() {
     }
     share_[l].level = level;
     for (RouteId id : link_[l].routes) {
-      Own& r = routes[id];
+      Own& r = all_[id];
       if (r.flows == 0) continue;  // it has a rate
       for (LinkId m : r.way()) {
-        open[m] -= r.flows;
-        load[m] += r.flows * level;
+        open_[m] -= r.flows;
+        load_[m] += r.flows * level;
         if (m == l) continue;
         share_[m].others += r.flows * level;
         share_[m].fastest = std::max(share_[m].fastest, level);
@@ -435,6 +444,7 @@ FlowId Fluid::start(RouteId id, Bytes bytes) {
   check(id < route_.size(), "a flow's route exists");
   check(std::isfinite(bytes.si) && bytes.si >= 0, "a flow has a finite size");
   Flows& flows = flows_[id];
+  check(flows.count < (1u << 24) - 1, "a route has fewer than 2^24 flows at once");
   if (flows.count++ == 0) activate(id);
   const Route at = route_[id];
   const bool placed = at.bottleneck != kNone;
@@ -475,17 +485,25 @@ std::optional<SimTime> Fluid::next_end() {
 
 std::vector<FlowId> Fluid::advance(SimTime to) {
   solve();
-  check(now_ <= to && to <= ends_[1], "the clock moves to the next event at most");
-  now_ = to;
+  check(to <= ends_[1], "the clock moves to the next event at most");
   std::vector<FlowId> ended;
-  if (ends_[1] != to) return ended;
-  // The links on which something ends at this tick, and there the routes.
+  for (const End& e : coast(to)) ended.push_back(e.flow);
+  return ended;
+}
+
+std::vector<Fluid::End> Fluid::coast(SimTime to) {
+  solve();
+  check(now_ <= to, "the clock does not go back");
+  now_ = to;
+  std::vector<End> ended;
+  if (ends_[1] > to) return ended;
+  // The links on which something ends until then, and there the routes.
   std::vector<std::size_t> nodes = {1};
   std::vector<RouteId> due;
   while (!nodes.empty()) {
     const std::size_t i = nodes.back();
     nodes.pop_back();
-    if (ends_[i] != to) continue;
+    if (ends_[i] > to) continue;
     if (i < leaves_) {
       nodes.insert(nodes.end(), {2 * i + 1, 2 * i});
       continue;
@@ -493,19 +511,24 @@ std::vector<FlowId> Fluid::advance(SimTime to) {
     const auto l = static_cast<LinkId>(i - leaves_);
     Link& link = link_[l];
     // By the very sum that set the end.
-    const auto ends_now = [&](double target) {
-      return end_after(link.updated, target - link.served, share_[l].level) <= to;
+    const auto end = [&](double target) {
+      return end_after(link.updated, target - link.served, share_[l].level);
     };
     due.clear();
     for (const Own& r : link.own)
-      if (ends_now(r.due)) due.push_back(r.id);
+      if (end(r.due) <= to) due.push_back(r.id);
     for (RouteId id : due) {
       Own& r = link.own[route_[id].place];
       Flows& flows = flows_[id];
+      const std::uint32_t had = flows.count;
       std::uint32_t gone = 0;
-      while (gone < r.flows && ends_now(r.due)) {
-        ended.push_back(flows.first.id);
-        if (++gone == r.flows) break;
+      double unused = 0;  // bytes, from the ends until `to`
+      while (gone < had) {
+        const SimTime at = end(r.due);
+        if (at > to) break;
+        ended.push_back({flows.first.id, at});
+        unused += share_[l].level * seconds(to - at).si;
+        if (++gone == had) break;
         std::pop_heap(flows.later.begin(), flows.later.end(), kEndsLater);
         flows.first = flows.later.back();
         flows.later.pop_back();
@@ -513,6 +536,7 @@ std::vector<FlowId> Fluid::advance(SimTime to) {
       }
       for (LinkId m : r.way())
         if (m != l) shift(m, -(gone * share_[l].level));
+      if (unused > 0) unused_.emplace_back(id, unused);
       flows.count -= gone;
       if (flows.count == 0) {
         leave_own(id);
@@ -524,8 +548,25 @@ std::vector<FlowId> Fluid::advance(SimTime to) {
     }
     mark(l, share_[l].level);
   }
-  std::sort(ended.begin(), ended.end());
+  share_unused();
+  std::sort(ended.begin(), ended.end(), [](const End& a, const End& b) { return a.flow < b.flow; });
   return ended;
+}
+
+// What flows left unused in a coast goes to those that their links limit, in equal parts by link.
+void Fluid::share_unused() {
+  for (const auto& [id, bytes] : unused_) {
+    const auto way = flows_[id].idle.way();
+    const auto limits = [&](LinkId m) { return link_[m].own_flows > 0; };
+    const auto count = std::count_if(way.begin(), way.end(), limits);
+    for (LinkId m : way) {
+      if (!limits(m)) continue;
+      serve(m);
+      link_[m].served += bytes / (static_cast<double>(count) * link_[m].own_flows);
+      mark(m, share_[m].level);
+    }
+  }
+  unused_.clear();
 }
 
 BytesPerSecond Fluid::rate(RouteId route) {
@@ -550,6 +591,7 @@ std::vector<std::optional<SimTime>> flow_ends(const std::vector<BytesPerSecond>&
   std::stable_sort(order.begin(), order.end(),
                    [&](auto a, auto b) { return flows[a].start < flows[b].start; });
   std::vector<std::optional<SimTime>> ends(flows.size());
+  SimTime last_start;
   for (std::size_t started = 0;;) {
     const std::optional<SimTime> end = fluid.next_end();
     if (started < order.size()) {
@@ -558,11 +600,15 @@ std::vector<std::optional<SimTime>> flow_ends(const std::vector<BytesPerSecond>&
         for (FlowId id : fluid.advance(start)) ends[order[id]] = start;
         for (; started < order.size() && flows[order[started]].start == start; ++started)
           fluid.start(flows[order[started]].route, flows[order[started]].bytes);
+        last_start = start;
         continue;
       }
     }
     if (!end) return ends;
-    for (FlowId id : fluid.advance(*end)) ends[order[id]] = *end;
+    SimTime to = *end;
+    if (tolerance > Fluid::kExact) to += ticks(tolerance * seconds(*end - last_start));
+    if (started < order.size()) to = std::min(to, flows[order[started]].start);
+    for (const Fluid::End& e : fluid.coast(to)) ends[order[e.flow]] = e.at;
   }
 }
 

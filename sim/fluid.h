@@ -31,7 +31,7 @@ using FlowId = std::uint32_t;
 // same calls give the same ticks.
 class Fluid {
  public:
-  static constexpr std::size_t kMaxLinks = 8;  // of a route
+  static constexpr std::size_t kMaxLinks = 10;  // of a route
 
   // Rates are fair to `tolerance` of themselves: a link passes on a change of its level when it has
   // added up to more than that. Every event changes the rates of thousands of flows by less than a
@@ -43,7 +43,7 @@ class Fluid {
   // REQUIRES: 1 to kMaxLinks links, none twice.
   RouteId add_route(std::span<const LinkId> links);
 
-  // A flow that starts now. Ids count from 0.
+  // A flow that starts now. Ids count from 0. REQUIRES: fewer than 2^24 at once on a route.
   FlowId start(RouteId route, Bytes bytes);
 
   // A link that is from now on faster, slower, or dead (0).
@@ -57,6 +57,17 @@ class Fluid {
   // Moves the clock and returns the flows that end at that tick, in ascending order.
   // REQUIRES: now() <= to <= next_end().
   std::vector<FlowId> advance(SimTime to);
+
+  // As advance(), but beyond next_end() too: rates stay as they are until `to`. What a flow that
+  // ends before leaves unused till then goes, at `to`, to the flows that its links limit. Many ends
+  // are one event, which is what a run to a tolerance needs. Ends are those at these rates, flows
+  // in ascending order.
+  // REQUIRES: now() <= to.
+  struct End {
+    FlowId flow = 0;
+    SimTime at;
+  };
+  std::vector<End> coast(SimTime to);
 
   BytesPerSecond rate(RouteId route);  // of each of its active flows; 0 where there is none
   BytesPerSecond load(LinkId link);    // bytes per second that pass it now
@@ -72,13 +83,13 @@ class Fluid {
   // A route with flows, as it stands among its bottleneck's own: one cache line.
   struct alignas(64) Own {
     std::array<LinkId, kMaxLinks> links{};
-    std::uint32_t size = 0;  // links in use
-    std::uint32_t flows = 0;
+    std::uint32_t size : 8 = 0;  // links in use
+    std::uint32_t flows : 24 = 0;
     RouteId id = 0;
     double due = 0;     // Link::served at which its first flow ends
     double offset = 0;  // Link::served when each flow had got 0 bytes of this route
 
-    std::span<const LinkId> way() const { return {links.data(), size}; }
+    std::span<const LinkId> way() const { return {links.data(), static_cast<std::size_t>(size)}; }
   };
 
   // INVARIANT: a route with flows moves at the level of its link `bottleneck`, which is the least
@@ -130,6 +141,7 @@ class Fluid {
   void set_range(LinkId l);
   void solve();
   void set_end(LinkId l, double due);
+  void share_unused();
 
   double tolerance_, same_;  // same_: rates that differ by less than this factor are equal
   SimTime now_;
@@ -142,6 +154,11 @@ class Fluid {
   std::vector<std::uint64_t> queue_;  // heap of links to settle, lowest level first
   std::vector<Own> new_;              // routes that got their first flow and have no rate yet
   std::vector<std::pair<double, RouteId>> moving_;  // scratch of settle
+  std::vector<std::pair<RouteId, double>> unused_;  // scratch of coast: bytes
+  // Scratch of fill, by route and by link. INVARIANT: between two fills no route of all_ has flows.
+  std::vector<Own> all_;
+  std::vector<RouteId> active_ids_;
+  std::vector<double> open_, load_;
   // Tournament: [leaves + l] is the first end on link l, [1] the first of all.
   std::vector<SimTime> ends_;
   std::size_t leaves_ = 1;
@@ -154,7 +171,9 @@ struct FlowOf {
   SimTime start;
 };
 
-// When each flow of a batch ends; nothing: it waits for a dead link for ever.
+// When each flow of a batch ends; nothing: it waits for a dead link for ever. With a tolerance
+// above kExact, flows that end within that part of the time since the last start are one event (see
+// coast()): in all-to-alls ends move by up to three times the tolerance, the mean by a twentieth.
 std::vector<std::optional<SimTime>> flow_ends(const std::vector<BytesPerSecond>& link_rates,
                                               const std::vector<std::vector<LinkId>>& routes,
                                               const std::vector<FlowOf>& flows,

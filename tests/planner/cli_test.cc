@@ -2,51 +2,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <catch2/catch.hpp>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 
-namespace {
+#include "tests/planner/program.h"
 
-struct Outcome {
-  int code = -1;
-  std::string out, err;
-};
-
-std::string contents(const std::filesystem::path& path) {
-  std::ifstream in(path);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-const std::string kScenarios = RECKON_SOURCE "/scenarios/";
-
-// A folder that lives as long as the test.
-struct Folder {
-  std::filesystem::path path;
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "reckon-cli-test-XXXXXX").string();
-    path = ::mkdtemp(name.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-};
-
-// Runs `reckon ARGUMENTS` through the shell.
-Outcome reckon(const std::string& arguments) {
-  const Folder temporary;
-  const std::filesystem::path& folder = temporary.path;
-  const std::string command = std::string("'") + RECKON_PROGRAM + "' " + arguments + " >" +
-                              (folder / "out").string() + " 2>" + (folder / "err").string() +
-                              " </dev/null";
-  const int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder / "out"),
-          contents(folder / "err")};
-}
-
-}  // namespace
+using namespace reckon_test;
 
 TEST_CASE("help and version are answers on stdout") {
   const Outcome help = reckon("--help");
@@ -328,6 +294,98 @@ TEST_CASE("reckon simulate --fidelity cluster: every rank, with the scenario's d
   const auto same = nlohmann::json::parse(plain.out)["cluster"];
   CHECK(same["step_s"] == same["undisturbed_step_s"]);
   CHECK(reckon("simulate --fidelity exact " + scenario).code == 2);
+}
+
+TEST_CASE("reckon simulate --fidelity flow: every exchange on the network, kept on disk") {
+  const Folder folder;
+  const std::string cache = (folder.path / "cache").string();
+  const std::string ask = "simulate --json --fidelity flow " + kScenarios;
+  const std::string mixtral = ask + "mixtral-8x22b-128-h100.json";
+  const auto solved_of = [](const Outcome& o) {
+    CHECK(o.code == 0);
+    const auto at = o.err.find("reckon: ");
+    REQUIRE(at != std::string::npos);
+    return std::stoi(o.err.substr(at + 8));
+  };
+  const Outcome first = reckon(mixtral + " --cache " + cache);
+  const int solved = solved_of(first);
+  CHECK(solved > 0);
+  const Outcome again = reckon(mixtral + " --cache " + cache);
+  CHECK(solved_of(again) == 0);
+  CHECK(again.out == first.out);
+  // Damaged entries are solved again; a folder that can't be written is a remark.
+  for (const auto& entry : std::filesystem::directory_iterator(cache))
+    std::filesystem::resize_file(entry.path(), 30);
+  const Outcome mended = reckon(mixtral + " --cache " + cache);
+  CHECK(solved_of(mended) == solved);
+  CHECK(mended.out == first.out);
+  const Outcome unkept = reckon(mixtral + " --cache /proc/none");
+  CHECK(solved_of(unkept) == solved);
+  CHECK(unkept.out == first.out);
+  CHECK(unkept.err.find("/proc/none") != std::string::npos);
+
+  CHECK(reckon(ask + "llama3-405b-16k-h100.json").err.find("topology") != std::string::npos);
+  CHECK(reckon("simulate --nodes scattered " + kScenarios + "mixtral-8x22b-128-h100.json").code ==
+        2);
+}
+
+TEST_CASE("networks given link by link or by a platform file, whole and wrong") {
+  const Folder folder;
+  nlohmann::json s = nlohmann::json::parse(contents(kScenarios + "mixtral-8x22b-128-h100.json"));
+  s.erase("$schema");
+  const auto ask = [&](const nlohmann::json& topology, const nlohmann::json& dead) {
+    s["cluster"] = {{"base", "dgx-h100"},
+                    {"gpus", 128},
+                    {"fabric", {{"base", "ib-ndr400"}, {"topology", topology}}}};
+    s["disturbances"] = {{"dead_links", dead}};
+    std::ofstream(folder.path / "s.json") << s;
+    return reckon("simulate --no-cache --fidelity flow " + (folder.path / "s.json").string());
+  };
+  const auto refused = [](const Outcome& o, const char* what) {
+    CAPTURE(o.err);
+    CHECK(o.code == 2);
+    CHECK(o.err.find("s.json") != std::string::npos);
+    CHECK(o.err.find(what) != std::string::npos);
+  };
+  const auto link = [](const char* from, const char* to, int count) {
+    return nlohmann::json{{"from", from}, {"to", to}, {"bandwidth", "50 GB/s"}, {"count", count}};
+  };
+  const nlohmann::json none = nlohmann::json::array();
+  nlohmann::json edges = {
+      {"kind", "edges"},
+      {"routing", "ecmp"},
+      {"links",
+       {link("gpu[0-63]", "left", 1), link("gpu[64-127]", "right", 1), link("left", "right", 64)}}};
+  CHECK(ask(edges, none).code == 0);
+  const Outcome cut = ask(edges, {{{"from", "left"}, {"to", "right"}}});
+  CHECK(cut.code == 1);
+  CHECK(cut.out.find("can't reach") != std::string::npos);
+  refused(ask(edges, {{{"from", "left"}, {"to", "rigt"}}}), "\"right\"");
+  refused(ask(edges, {{{"from", "gpu0"}, {"to", "right"}}}), "connected to left");
+  edges["links"][0]["from"] = "gpu[0-62]";
+  refused(ask(edges, none), "gpu63 has none");
+  edges["links"].erase(2);
+  edges["links"][0]["from"] = "gpu[0-63]";
+  refused(ask(edges, none), "gpu0 has none to gpu64");
+
+  // Over a base whose routing is adaptive: the file says the ways.
+  const auto platform = [&](const std::string& name, const std::string& text) {
+    std::ofstream(folder.path / name) << text;
+    return ask({{"kind", "simgrid"}, {"platform", name}}, none);
+  };
+  const std::string head = "<platform version='4.1'><cluster id='c' prefix='h' suffix='' ";
+  const std::string tail = " speed='1Gf' bw='50GBps' lat='1us'/></platform>";
+  CHECK(platform("ok.xml", head + "radical='0-127'" + tail).code == 0);
+  for (const auto& [name, text, what] : std::vector<std::array<std::string, 3>>{
+           {"few.xml", head + "radical='0-126'" + tail, "got 127"},
+           {"cut.xml", head, "cut.xml:1"},
+           {"empty.xml", "", "empty.xml:1"}}) {
+    const Outcome o = platform(name, text);
+    CHECK(o.code == 2);
+    CHECK(o.err.find(what) != std::string::npos);
+  }
+  CHECK(ask({{"kind", "simgrid"}, {"platform", "."}}, none).code == 2);
+  CHECK(ask({{"kind", "simgrid"}, {"platform", "none.xml"}}, none).code == 2);
 }
 
 TEST_CASE("failures that a scenario states are in its bill") {

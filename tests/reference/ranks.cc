@@ -4,6 +4,8 @@
 #include <map>
 #include <variant>
 
+#include "sim/block_time.h"
+
 namespace reckon::reference {
 
 using namespace sim;
@@ -27,6 +29,27 @@ std::vector<std::uint32_t> group_of(const Work& work, Stream stream, std::uint32
   return out;
 }
 
+// How many times longer than `length` work takes that starts at `from` and gets on at the speed of
+// the NIC: by halving, the end at which it has got as far.
+double flapped(const std::vector<Flap>& flaps, RankId rank, double from, double length) {
+  const auto done = [&](double at) {
+    double sum = at - from;
+    for (const Flap& f : flaps) {
+      if (f.rank != rank) continue;
+      const double start = std::max(from, seconds(f.start).si);
+      const double end = std::min(at, seconds(f.start + f.duration).si);
+      if (end > start) sum -= (end - start) * (1 - f.speed);
+    }
+    return sum;
+  };
+  double low = from, high = from + 1e6 * length + 1;
+  for (int i = 0; i < 200; ++i) {
+    const double middle = (low + high) / 2;
+    (done(middle) < length ? low : high) = middle;
+  }
+  return length > 0 ? (high - from) / length : 1;
+}
+
 }  // namespace
 
 Ends run_ranks(const Program& program, const CostOf& cost_of, const Disturbances& d) {
@@ -39,8 +62,11 @@ Ends run_ranks(const Program& program, const CostOf& cost_of, const Disturbances
       if (s.rank == rank) factor /= s.speed;
     return factor;
   };
-  const auto run_slot = [&](std::uint32_t r, const Slot& slot, std::uint32_t index) {
+  // Returns when the role comes to its collective of several roles, which starts at `met` or later.
+  const auto run_slot = [&](std::uint32_t r, const Slot& slot, std::uint32_t index, double met) {
+    double there = 0;
     const Block& block = *program.blocks[slot.block];
+    const double length = seconds(time_block(block, cost_of, Seconds(0)).duration).si;
     std::vector<double> start(ranks, 0);
     for (std::uint32_t i = 0; i < ranks; ++i) {
       if (index > 0) start[i] = ends[r][index - 1][i];
@@ -69,6 +95,11 @@ Ends run_ranks(const Program& program, const CostOf& cost_of, const Disturbances
         const auto group = group_of(work, op.stream, i, ranks);
         double begin = 0;
         for (std::uint32_t j : group) begin = std::max(begin, ready[j]);
+        const auto* collective = std::get_if<Collective>(&work);
+        if (collective != nullptr && collective->group.size > static_cast<int>(ranks)) {
+          there = begin;
+          begin = std::max(begin, met);
+        }
         // Times of the group's members, by what they have to do.
         const auto load = [&](std::uint32_t j) {
           if (!d.load.any()) return 1.0;
@@ -83,7 +114,8 @@ Ends run_ranks(const Program& program, const CostOf& cost_of, const Disturbances
           return parts[j % n] / d.load.reference;
         };
         const auto nic = [&](std::uint32_t j) {
-          return std::max(1.0, cost.nic_share * slow(d.links, {r, j}));
+          return std::max(1.0, cost.nic_share * slow(d.links, {r, j}) *
+                                   flapped(d.flaps, {r, j}, start[j], length));
         };
         const auto compute = [&](std::uint32_t j) {
           return draws.device({r, j}) * draws.slot({r, j}, index) * slow(d.devices, {r, j});
@@ -103,13 +135,21 @@ Ends run_ranks(const Program& program, const CostOf& cost_of, const Disturbances
       }
     }
     ends[r].push_back(slot_end);
+    return there;
   };
   for (std::uint32_t index = 0; index < program.roles[0].slots.size(); ++index)
     for (std::uint32_t r = 0; r < program.roles.size(); ++r)
-      run_slot(r, program.roles[r].slots[index], index);
-  for (std::uint32_t r = 0; r < program.roles.size(); ++r)
-    run_slot(r, {.block = program.roles[r].tail, .phase = Phase::Optimizer},
-             static_cast<std::uint32_t>(program.roles[r].slots.size()));
+      run_slot(r, program.roles[r].slots[index], index, 0);
+  const auto run_tail = [&](std::uint32_t r, double met) {
+    return run_slot(r, {.block = program.roles[r].tail, .phase = Phase::Optimizer},
+                    static_cast<std::uint32_t>(program.roles[r].slots.size()), met);
+  };
+  double met = 0;
+  for (std::uint32_t r = 0; r < program.roles.size(); ++r) {
+    met = std::max(met, run_tail(r, 0));
+    ends[r].pop_back();
+  }
+  for (std::uint32_t r = 0; r < program.roles.size(); ++r) run_tail(r, met);
   return ends;
 }
 

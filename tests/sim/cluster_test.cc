@@ -34,7 +34,7 @@ class RandomProgram {
   Program make() {
     Program p;
     p.works.push_back(Transfer{.bytes = Bytes(3)});
-    for (int b = 0; b < 5; ++b) p.blocks.push_back(block());
+    for (int b = 0; b < 5; ++b) p.blocks.push_back(block(b == 4));
     constexpr std::uint32_t kSlots = 6;
     for (std::uint32_t r = 0; r < 2; ++r) {
       Role role{.name = "r", .tail = 4, .ranks = kRanks};
@@ -61,7 +61,8 @@ class RandomProgram {
  private:
   std::uint32_t below(std::uint32_t n) { return static_cast<std::uint32_t>(random_() % n); }
 
-  std::shared_ptr<const Block> block() {
+  // With `tail`: one op is a collective of both roles.
+  std::shared_ptr<const Block> block(bool tail) {
     auto b = std::make_shared<Block>();
     for (std::uint32_t i = 0; i < 12; ++i) {
       Op op{.label = "op",
@@ -92,6 +93,11 @@ class RandomProgram {
         b->waits.push_back(below(i));
         ++op.waits;
       }
+      if (tail && i == 6) {
+        op.stream = Stream::Data;
+        op.phase = Phase::Optimizer;
+        b->works.back() = Collective{.bytes = Bytes(size), .group = {.size = 2 * kRanks}};
+      }
       b->ops.push_back(op);
     }
     // Every part has an exchange in both halves, as in a mixture layer.
@@ -111,7 +117,7 @@ class RandomProgram {
 };
 
 std::vector<Disturbances> disturbances() {
-  std::vector<Disturbances> out(7);
+  std::vector<Disturbances> out(8);
   out[1].device.spread = 0.1;
   out[2].slot.quantiles = {0.9, 1.0, 1.5};
   out[3].load = {.kind = Load::Kind::Dirichlet, .spread = 0.3, .reference = 1.2};
@@ -124,6 +130,13 @@ std::vector<Disturbances> disturbances() {
             .devices = {{{1, 0}, 0.8}},
             .links = {{{0, 1}, 0.2}},
             .seed = 9};
+  // Links that are down or slow for a while, at several times of some steps of 100 to 300 us.
+  const auto at = [](double from) { return ticks(from * us); };
+  out[7].links = {{{0, 1}, 0.5}};
+  out[7].flaps = {{{0, 1}, at(20), at(15), 0},
+                  {{0, 1}, at(90), at(40), 0.25},
+                  {{1, 6}, at(0), at(30), 0.1},
+                  {{1, 2}, at(60), at(1000), 0.3}};
   return out;
 }
 
@@ -201,6 +214,25 @@ TEST_CASE("undisturbed random programs take what the folded engine says, on ever
     const auto path = critical_path(program, times, {}, run);
     for (const PathStep& p : path) sum += p.time;
     REQUIRE(std::abs((sum - run.end).ps) <= static_cast<std::int64_t>(2 * path.size()));
+  }
+}
+
+TEST_CASE("a link that is slow for the whole step is a slow link; one that flaps costs less") {
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    const Program program = RandomProgram(seed).make();
+    BlockTimes times(cost_of, Seconds(0));
+    const auto end = [&](const Disturbances& d) { return run_cluster(program, times, d).end; };
+    const SimTime hour = ticks(3600 * s);
+    Disturbances slow, flap;
+    slow.links = {{{0, 2}, 0.1}};
+    flap.flaps = {{{0, 2}, SimTime{}, hour, 0.1}};
+    REQUIRE(std::abs((end(flap) - end(slow)).ps) < 100);
+    flap.flaps = {{{0, 2}, hour, hour, 0}};  // after the step
+    REQUIRE(end(flap) == end({}));
+    // A link that is down holds its own rank up as long, and others maybe less.
+    flap.flaps = {{{0, 2}, ticks(20 * us), ticks(50 * us), 0}};
+    REQUIRE(end(flap) >= end({}));
+    REQUIRE(end(flap) < end({}) + ticks(6 * 50 * us));
   }
 }
 
