@@ -5,6 +5,7 @@
 #include "planner/cli.h"
 #include "planner/evidence.h"
 #include "planner/file.h"
+#include "planner/scaling.h"
 #include "sim/input_error.h"
 
 namespace reckon::plan {
@@ -20,10 +21,17 @@ int backtest_command(const BacktestCommandOptions& options, const CommonOptions&
   if (!options.evidence.empty())
     write_file(options.evidence,
                evidence_json(published_runs(hw::read_json_file(options.runs)), result));
-  if (common.json)
-    fmt::print("{}\n", to_json(result).dump(2));
-  else
+  std::optional<Scaling> losses;
+  if (options.cross_validate)
+    losses = scaling(published_runs(hw::read_json_file(options.runs)), result);
+  if (common.json) {
+    nlohmann::ordered_json j = to_json(result);
+    if (losses) j["scaling"] = to_json(*losses);
+    fmt::print("{}\n", j.dump(2));
+  } else {
     fmt::print("{}", to_text(result, options.rows));
+    if (losses) fmt::print("\n{}", to_text(*losses));
+  }
   return kDone;
 }
 

@@ -399,8 +399,16 @@ void Lowering::fill(Skeleton& s, const Plan& p, const StepShape& step) {
         add_sync(at("grad.dense", slot, pieces_d), AllReduce, grad * n.dense, g.dp_cp);
         add_sync(at("grad.experts", slot, pieces_e), AllReduce, grad * n.experts, g.edp);
       } else {
-        add_sync(at("grad.dense", slot, pieces_d), ReduceScatter, grad * n.dense, g.shard);
-        add_sync(at("grad.replicas", slot, 1), AllReduce, grad * n.dense / g.shard.size, g.replica);
+        if (pieces_d > 1 && g.replica.size > 1 && g.shard.size > 1 && !stack_.reckon_ops) {
+          // Bucket by bucket among the shards, then among their copies, the one beside the other.
+          // The NICs carry what an all-reduce over both groups would (2 (n-1)/n of a shard each),
+          // NVLink half of it.
+          add_sync(at("grad.dense", slot, pieces_d), AllReduce, grad * n.dense, g.dp_cp);
+        } else {
+          add_sync(at("grad.dense", slot, pieces_d), ReduceScatter, grad * n.dense, g.shard);
+          add_sync(at("grad.replicas", slot, 1), AllReduce, grad * n.dense / g.shard.size,
+                   g.replica);
+        }
         add_sync(at("grad.experts", slot, pieces_e), ReduceScatter, grad * n.experts, g.edp_shard);
         if (p.overlap.param_gather) {
           sim::Sync dense_gather = at("param.dense", held.first_use, pieces_d);

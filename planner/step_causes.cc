@@ -22,7 +22,7 @@ struct Name {
   const char *key, *description;
 };
 
-constexpr Name kNames[kStepCauses] = {
+constexpr Name kCauseNames[kStepCauses] = {
     {"products", "dense matrix products"},
     {"expert_products", "experts' matrix products"},
     {"attention", "attention"},
@@ -337,6 +337,16 @@ void Accountant::path(Causes& path) {
   };
   std::size_t r = run_.slowest;
   add_block(program_.roles[r].tail);
+  // Until the last role was there, the chain runs through its gradients; what the norm of more or
+  // fewer of them takes is the optimizer's too.
+  const sim::BlockTime& tail = *blocks_[program_.roles[r].tail].time;
+  if (sim::wait_in_tail(tail, run_.late[r]) > SimTime{}) {
+    const std::size_t last = run_.last_there;
+    const sim::BlockTime& other = *blocks_[program_.roles[last].tail].time;
+    path[index(StepCause::Optimizer)] +=
+        sim::seconds(other.meeting.start - tail.meeting.start - tail.meeting.slack);
+    r = last;
+  }
   if (program_.roles[r].slots.empty()) {
     path[index(StepCause::Reduction)] += sim::seconds(run_.tail_start[r]);
     return;
@@ -385,11 +395,11 @@ StepAccount Accountant::account() {
 }  // namespace
 
 const char* key(StepCause cause) {
-  return kNames[index(cause)].key;
+  return kCauseNames[index(cause)].key;
 }
 
 const char* description(StepCause cause) {
-  return kNames[index(cause)].description;
+  return kCauseNames[index(cause)].description;
 }
 
 Seconds sum(const Causes& causes) {

@@ -95,13 +95,17 @@ ordered_json timeline_figure(const SimulatedStep& s) {
       if (slot.phase == sim::Phase::FB) row.push_back(slot.micro_batch2);
       slots.push_back(std::move(row));
     }
-    const sim::SimTime tail = run.tail_start[r];
-    const sim::SimTime reductions = tail - run.roles[r].gradients;
+    const sim::SimTime gradients = run.tail_start[r];
+    const sim::SimTime reductions = gradients - run.roles[r].gradients;
+    // All but the norm comes after other roles' gradients.
+    const sim::SimTime tail =
+        gradients +
+        sim::wait_in_tail(s.predictor.block_time(program.blocks[role.tail]), run.late[r]);
     stages.push_back({{"index", r},
                       {"name", role.name},
                       {"ranks", role.ranks},
                       {"slots", std::move(slots)},
-                      {"gradients", {tick(reductions), tick(tail)}},
+                      {"gradients", {tick(reductions), tick(gradients)}},
                       {"tail", {block(role.tail), tick(tail), tick(tail + run.roles[r].tail)}}});
   }
   return {{"tick_s", static_cast<double>(tick.ps) * 1e-12},

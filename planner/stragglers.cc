@@ -18,7 +18,7 @@ struct Interruptions {
   std::map<std::string, double, std::less<>> seconds;  // each, by stack
 };
 
-const Interruptions& interruptions() {
+const Interruptions& catalogue() {
   static const Interruptions all = [] {
     const auto& files = embedded_files();
     const auto it = std::find_if(files.begin(), files.end(), [](const hw::EmbeddedFile& f) {
@@ -50,12 +50,20 @@ double largest_poisson(double mean, double n) {
   }
 }
 
-Seconds straggler_wait(std::string_view stack, const Plan& p, Seconds step) {
-  const Interruptions& all = interruptions();
+Seconds interruption(std::string_view stack) {
+  const Interruptions& all = catalogue();
   const auto it = all.seconds.find(stack);
-  if (it == all.seconds.end()) return Seconds(0);
+  return Seconds(it == all.seconds.end() ? 0 : it->second);
+}
+
+double interruptions(const Plan& p, Seconds step) {
   const double ranks = static_cast<double>(p.tp) * p.pp * p.cp;  // of one replica
-  return largest_poisson(all.rate * ranks * step.si, p.dp) * Seconds(it->second);
+  return largest_poisson(catalogue().rate * ranks * step.si, p.dp);
+}
+
+Seconds straggler_wait(std::string_view stack, const Plan& p, Seconds step) {
+  const Seconds each = interruption(stack);
+  return each.si > 0 ? interruptions(p, step) * each : Seconds(0);
 }
 
 }  // namespace reckon::plan

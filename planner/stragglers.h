@@ -17,6 +17,11 @@ namespace reckon::plan {
 // Not modelled: delays that slack hides, and interruptions of different lengths.
 Seconds straggler_wait(std::string_view stack, const Plan& plan, Seconds step);
 
+// The parts of it: seconds of one interruption, 0 for stacks that are not named; and how many of
+// them a step waits for, on average.
+Seconds interruption(std::string_view stack);
+double interruptions(const Plan& plan, Seconds step);
+
 // Mean of the largest of n Poisson numbers of that mean. Exposed for its test.
 double largest_poisson(double mean, double n);
 

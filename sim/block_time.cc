@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <variant>
 
 #include "sim/check.h"
 
@@ -15,10 +16,6 @@ namespace reckon::sim {
 namespace {
 
 constexpr std::uint32_t kNone = std::numeric_limits<std::uint32_t>::max();
-
-bool is_compute(Stream s) {
-  return s == Stream::Compute || s == Stream::Compute2;
-}
 
 // When the host turns to an op's first kernel, and when it has issued its last one.
 struct Launch {
@@ -99,6 +96,47 @@ std::vector<double> fair_speeds(const std::vector<OpCost>& running,
   for (std::size_t i = 0; i < running.size(); ++i) speeds.push_back(ops[i].speed);
   return speeds;
 }
+
+std::vector<SimTime> slack_after(const Block& block, const BlockTime& time, std::uint32_t op) {
+  constexpr SimTime kNever{std::numeric_limits<std::int64_t>::max()};
+  std::vector<SimTime> slack(block.ops.size(), kNever);
+  std::array<std::uint32_t, kStreams> before;
+  before.fill(kNone);
+  slack[op] = {};
+  for (std::uint32_t i = 0; i < block.ops.size(); ++i) {
+    const Op& o = block.ops[i];
+    const auto pass = [&](std::uint32_t from) {
+      if (from == kNone || slack[from] == kNever) return;
+      slack[i] = std::min(slack[i], slack[from] + (time.spans[i].start - time.spans[from].end));
+    };
+    auto& last = before[static_cast<std::size_t>(o.stream)];
+    if (i != op) {
+      pass(last);
+      for (std::uint32_t w = 0; w < o.waits; ++w) pass(block.waits[o.first_wait + w]);
+    }
+    last = i;
+  }
+  return slack;
+}
+
+namespace {
+
+Meeting meeting_of(const Block& block, const BlockTime& time) {
+  Meeting m;
+  for (std::uint32_t i = 0; i < block.ops.size(); ++i) {
+    const auto* c = std::get_if<Collective>(&block.works[block.ops[i].work]);
+    if (c != nullptr && block.ops[i].phase == Phase::Optimizer && c->group.size > m.ranks)
+      m = {.op = i, .ranks = c->group.size, .start = time.spans[i].start, .slack = time.duration};
+  }
+  if (m.ranks == 1) return m;
+  const std::vector<SimTime> slack = slack_after(block, time, m.op);
+  for (std::size_t i = 0; i < slack.size(); ++i)
+    if (slack[i] < time.duration)
+      m.slack = std::min(m.slack, slack[i] + (time.duration - time.spans[i].end));
+  return m;
+}
+
+}  // namespace
 
 BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per_kernel) {
   BlockTime t;
@@ -203,6 +241,7 @@ BlockTime time_block(const Block& block, const CostOf& cost_of, Seconds host_per
     t.nic_share = nic_time / d;
     t.sm_share = sm_time / d;
   }
+  t.meeting = meeting_of(block, t);
   return t;
 }
 

@@ -146,6 +146,8 @@ void evaluate(const BlockPlan& plan, const Factors& f, std::uint32_t n, double* 
     // The host launches the block's ops from its start on.
     for (std::uint32_t i = 0; i < n; ++i) start[i] = std::max(start[i], late[i] - op.host_slack);
     level(start, n, op.group, op.stride);
+    if (o == f.held_op)
+      for (std::uint32_t i = 0; i < n; ++i) start[i] = std::max(start[i], f.held);
 
     // How much longer than undisturbed: factor - 1.
     const double* load = f.load[op.first_half ? 0 : 1];

@@ -65,6 +65,9 @@ struct Factors {
   const double* nic = nullptr;  // 1 / speed
   // Parts of grouped work over the reference, per half and part: [half][part * n + rank].
   const double* load[2] = {nullptr, nullptr};
+  // An op that every rank starts at least `held` late, as others take part in it that come then.
+  std::uint32_t held_op = ~0u;
+  double held = 0;
 };
 
 // Lateness of each op on each rank, at its start (of the group) and at its end; row by op.

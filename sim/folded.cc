@@ -28,12 +28,6 @@ const OpCost& BlockTimes::cost(const Work& work) {
 
 namespace {
 
-// Duration of a transfer that leaves (1 - busy) of the NIC to itself; at least a tenth, as fair
-// sharing would give.
-SimTime stretched(SimTime alone, double busy) {
-  return ticks(seconds(alone) / std::max(0.1, 1 - busy));
-}
-
 struct SyncCost {
   SimTime piece;  // one bucket, alone
   double sm_share = 0;
@@ -202,6 +196,21 @@ void run_folded(const Program& program, BlockTimes& times, FoldedRun& run) {
     check(progress, "slots do not wait for each other in a circle");
   }
 
+  const auto tail_of = [&](std::size_t r) { return block_time[program.roles[r].tail]; };
+  // When a role comes to the collective in its tail that other roles take part in.
+  const auto meets = [&](std::size_t r) {
+    return roles > 1 &&
+           tail_of(r)->meeting.ranks > static_cast<std::int64_t>(program.roles[r].ranks);
+  };
+  run.late.assign(roles, {});
+  run.last_there = 0;
+  SimTime met;
+  for (std::size_t r = 0; r < roles; ++r) {
+    run.tail_start[r] = std::max(walks[r].clock, walks[r].data_free);
+    if (!meets(r)) continue;
+    const SimTime there = run.tail_start[r] + tail_of(r)->meeting.start;
+    if (there > met) met = there, run.last_there = static_cast<std::uint32_t>(r);
+  }
   for (std::size_t r = 0; r < roles; ++r) {
     Walk& walk = walks[r];
     const auto busy = [&](Phase phase) { return walk.busy[static_cast<std::size_t>(phase)]; };
@@ -213,19 +222,19 @@ void run_folded(const Program& program, BlockTimes& times, FoldedRun& run) {
                .bw = busy(Phase::BW),
                .fb = busy(Phase::FB),
                .wait = walk.wait};
-    if (walk.data_free > walk.clock) {
-      account.gradients = walk.data_free - walk.clock;
-      walk.clock = walk.data_free;
+    account.gradients = run.tail_start[r] - walk.clock;
+    account.tail = tail_of(r)->duration;
+    if (meets(r)) {
+      run.late[r] = met - run.tail_start[r] - tail_of(r)->meeting.start;
+      account.idle = wait_in_tail(*tail_of(r), run.late[r]);
     }
-    run.tail_start[r] = walk.clock;
-    account.tail = block_time[program.roles[r].tail]->duration;
-    walk.clock += account.tail;
+    walk.clock = run.tail_start[r] + account.tail + account.idle;
     if (walk.clock > run.end) {
       run.end = walk.clock;
       run.slowest = static_cast<std::uint32_t>(r);
     }
   }
-  for (std::size_t r = 0; r < roles; ++r) run.roles[r].idle = run.end - walks[r].clock;
+  for (std::size_t r = 0; r < roles; ++r) run.roles[r].idle += run.end - walks[r].clock;
 }
 
 }  // namespace reckon::sim

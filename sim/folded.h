@@ -3,6 +3,7 @@
 // the same time, so this is exact for them all.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <unordered_map>
 #include <vector>
@@ -44,7 +45,7 @@ struct RoleTime {
   SimTime wait;             // for messages of other roles, and at the start for parameters
   SimTime gradients;        // after its last slot, for reductions
   SimTime tail;             // the optimizer block
-  SimTime idle;             // until the slowest role ends
+  SimTime idle;             // until the slowest role ends, or the last one comes to the meeting
 };
 
 struct SlotSpan {
@@ -57,7 +58,22 @@ struct FoldedRun {
   std::vector<std::vector<SlotSpan>> slots;  // per role
   std::vector<SimTime> tail_start;           // per role
   std::uint32_t slowest = 0;                 // role; the lowest index of those that end last
+  // Where the tails' collective spans several roles (BlockTime::meeting): how long each waits there
+  // for the last of them, `last_there`. Otherwise 0.
+  std::vector<SimTime> late;
+  std::uint32_t last_there = 0;
 };
+
+// Duration of a transfer that leaves (1 - busy) of the NIC to itself; at least a tenth, as fair
+// sharing would give.
+inline SimTime stretched(SimTime alone, double busy) {
+  return ticks(seconds(alone) / std::max(0.1, 1 - busy));
+}
+
+// By how much a role's tail ends later because others come to the meeting in it `late` after it.
+inline SimTime wait_in_tail(const BlockTime& tail, SimTime late) {
+  return late > tail.meeting.slack ? late - tail.meeting.slack : SimTime{};
+}
 
 // Errors: a Program whose slots wait for each other in a circle is a broken invariant.
 FoldedRun run_folded(const Program& program, BlockTimes& times);

@@ -69,6 +69,16 @@ Timeline timeline(const Program& program, const FoldedRun& run, BlockTimes& time
     const SimTime tail = run.tail_start[r];
     append(static_cast<std::uint32_t>(role.slots.size()),
            {.block = role.tail, .phase = Phase::Optimizer}, {tail, tail + run.roles[r].tail});
+    if (run.late[r] == SimTime{}) continue;
+    const Block& block = *program.blocks[role.tail];
+    const BlockTime& time = times.of(program.blocks[role.tail]);
+    const std::vector<SimTime> slack = slack_after(block, time, time.meeting.op);
+    Event* events = out.events.data() + (out.events.size() - block.ops.size());
+    for (std::size_t i = 0; i < slack.size(); ++i) {
+      if (slack[i] >= run.late[r]) continue;
+      events[i].start += run.late[r] - slack[i];
+      events[i].end += run.late[r] - slack[i];
+    }
   }
   out.labels = std::move(labels).texts();
   return out;
