@@ -12,6 +12,7 @@
 #include "hw-models/routing.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <numeric>
@@ -152,7 +153,7 @@ Footprint expected_footprint(const Routing& r) {
 namespace {
 
 // Expected largest of n standard normals, from its quantile (Blom 1958): 0.5 % for n up to 1000.
-double largest_normal(double n) {
+double bisected_largest_normal(double n) {
   if (n <= 1) return 0;
   const double p = (n - 0.375) / (n + 0.25);
   double low = 0, high = 8;  // p >= 1/2
@@ -161,6 +162,19 @@ double largest_normal(double n) {
     (0.5 * std::erfc(-x / std::sqrt(2.0)) < p ? low : high) = x;
   }
   return low;
+}
+
+// A search asks for few n, hundreds of thousands of times.
+double largest_normal(double n) {
+  constexpr std::size_t kKept = 1024;
+  static const auto kept = [] {
+    std::array<double, kKept + 1> values{};
+    for (std::size_t i = 0; i <= kKept; ++i)
+      values[i] = bisected_largest_normal(static_cast<double>(i));
+    return values;
+  }();
+  if (n >= 0 && n <= kKept && n == std::floor(n)) return kept[static_cast<std::size_t>(n)];
+  return bisected_largest_normal(n);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "planner/codesign_report.h"
 #include "planner/file.h"
 #include "planner/gnuplot.h"
+#include "planner/points_page.h"
 
 namespace reckon::plan {
 
@@ -15,6 +16,8 @@ int codesign_command(const CodesignOptions& options, const CommonOptions& common
   for (const std::string& text : options.vary) more.push_back(read_variation(text));
   const Codesign c = codesign(hw::read_json_file(options.scenario), more);
   check_output_name(options.output);
+  check_pictures(options.chart, options.report);
+  require_some_scenario(c.sweep);
   const CostMetric metric = options.cost == "days"    ? CostMetric::Days
                             : options.cost == "money" ? CostMetric::Money
                                                       : CostMetric::GpuHours;
@@ -29,6 +32,8 @@ int codesign_command(const CodesignOptions& options, const CommonOptions& common
       draw_with_gnuplot(options.chart, [&](const std::string& file) {
         return codesign_chart(c, r.answers, metric, file);
       });
+    if (!options.report.empty())
+      write_file(options.report, report_page(codesign_page(c, r.answers, metric)));
   }
   if (common.json)
     fmt::print("{}\n", codesign_json(c, r.answers, metric).dump(2));

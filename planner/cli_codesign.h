@@ -10,9 +10,9 @@ namespace reckon::plan {
 
 struct CodesignOptions {
   std::string scenario;
-  std::vector<std::string> vary;    // PATH=VALUES, beside what the scenario says
-  std::string cost = "gpu_hours";   // or "days", "money"
-  std::string output, chart, part;  // as of sweep
+  std::vector<std::string> vary;            // PATH=VALUES, beside what the scenario says
+  std::string cost = "gpu_hours";           // or "days", "money"
+  std::string output, chart, report, part;  // as of sweep
 };
 int codesign_command(const CodesignOptions& options, const CommonOptions& common);
 

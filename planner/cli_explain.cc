@@ -7,6 +7,7 @@
 #include "planner/bill.h"
 #include "planner/choice.h"
 #include "planner/explain.h"
+#include "planner/file.h"
 #include "planner/interrupt.h"
 #include "planner/plan_json.h"
 #include "planner/scenario_json.h"
@@ -16,13 +17,15 @@
 namespace reckon::plan {
 namespace {
 
+ordered_json no_plan_json(const Scenario& s, const SearchStatistics& t) {
+  ordered_json rejected = ordered_json::object();
+  for (const auto& [reason, n] : t.rejected) rejected[reason] = n;
+  return {{"scenario", s.name}, {"feasible", false}, {"rejected", rejected}};
+}
+
 int no_plan(const Scenario& s, const StepShape& step, const SearchStatistics& t, bool json) {
   if (json) {
-    ordered_json rejected = ordered_json::object();
-    for (const auto& [reason, n] : t.rejected) rejected[reason] = n;
-    fmt::print(
-        "{}\n",
-        ordered_json{{"scenario", s.name}, {"feasible", false}, {"rejected", rejected}}.dump(2));
+    fmt::print("{}\n", no_plan_json(s, t).dump(2));
     return kInfeasible;
   }
   fmt::print("{}\n\nThere is no plan to explain: {}\n", headline(s, step),
@@ -41,9 +44,21 @@ std::optional<Rival> rival(const Scenario& s, const StepShape& step, const char*
   return Rival{label, plan, std::move(std::get<VariantResult>(result))};
 }
 
+// An answer that is no, as a page.
+void write_refusal(const std::string& file, PageContent page) {
+  if (file.empty()) return;
+  page.command = "explain";
+  page.meets = false;
+  write_file(file, report_page(page));
+}
+
 }  // namespace
 
 int explain_command(const ExplainOptions& options, const CommonOptions& common) {
+  if (!options.report.empty()) {
+    require_page_library();
+    check_writable(options.report);
+  }
   const Scenario s = read_scenario(options.scenario);
   const Choice choice{.scenario = options.scenario, .plan = options.plan, .phase = options.phase};
   const std::size_t phase = chosen_phase(s, choice);
@@ -69,7 +84,16 @@ int explain_command(const ExplainOptions& options, const CommonOptions& common) 
     return kDone;
   }
 
-  if (!given && found.best.empty()) return no_plan(s, step, found.statistics, common.json);
+  if (!given && found.best.empty()) {
+    write_refusal(options.report,
+                  {.title = s.name,
+                   .headline = headline(s, step),
+                   .verdict = found.statistics.interrupted
+                                  ? "The search was interrupted before any plan was simulated."
+                                  : "No plan of this search space can run.",
+                   .answer = no_plan_json(s, found.statistics)});
+    return no_plan(s, step, found.statistics, common.json);
+  }
   Explanation e{.phase = phase,
                 .plan = given ? *given : found.best.front().plan,
                 .found = !given,
@@ -77,16 +101,21 @@ int explain_command(const ExplainOptions& options, const CommonOptions& common) 
   const Variant v = variant(s, e.plan);
   auto result = evaluate(v, step);
   if (const auto* no = std::get_if<Infeasible>(&result)) {
+    const ordered_json out = {{"scenario", s.name},
+                              {"plan", plan_to_json(e.plan)},
+                              {"feasible", false},
+                              {"reason", no->why},
+                              {"detail", no->detail}};
+    const std::string refusal = fmt::format("The plan can't run: {}{}", no->why,
+                                            no->detail.empty() ? "" : " (" + no->detail + ")");
+    write_refusal(options.report, {.title = s.name,
+                                   .headline = headline(s, step),
+                                   .verdict = refusal + ". " + describe(e.plan),
+                                   .answer = out});
     if (common.json)
-      fmt::print("{}\n", ordered_json{{"scenario", s.name},
-                                      {"plan", plan_to_json(e.plan)},
-                                      {"feasible", false},
-                                      {"reason", no->why},
-                                      {"detail", no->detail}}
-                             .dump(2));
+      fmt::print("{}\n", out.dump(2));
     else
-      fmt::print("{}\n{}\n\nThe plan can't run: {}{}\n", headline(s, step), describe(e.plan),
-                 no->why, no->detail.empty() ? "" : " (" + no->detail + ")");
+      fmt::print("{}\n{}\n\n{}\n", headline(s, step), describe(e.plan), refusal);
     return kInfeasible;
   }
   e.result = std::move(std::get<VariantResult>(result));
@@ -106,6 +135,7 @@ int explain_command(const ExplainOptions& options, const CommonOptions& common) 
     end_progress_line();
   }
   e.ladder = ladder(v, s.campaign[phase], memory_limit(s), search_options.threads);
+  if (!options.report.empty()) write_file(options.report, report_page(explain_page(e, s)));
   if (common.json)
     fmt::print("{}\n", to_json(e, s).dump(2));
   else

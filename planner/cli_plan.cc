@@ -43,7 +43,7 @@ std::vector<std::optional<Plan>> plans_of_other_phases(const Scenario& s, std::s
 }
 
 // The report, with the figures of the first plan.
-std::string page_of(const PlanAnswer& a, const Scenario& s, Predictor& predictor) {
+std::string page_of(const PlanAnswer& a, const Scenario& s, Predictor& predictor, int threads) {
   const StepShape step = step_shape(s.campaign[a.phase]);
   PageContent page{.command = "plan",
                    .title = s.name,
@@ -56,7 +56,8 @@ std::string page_of(const PlanAnswer& a, const Scenario& s, Predictor& predictor
     const Plan& best = a.plans.front().plan;
     const Predictor::Run run = predictor.run(best, step);
     page.figures = step_figures(
-        {.scenario = s, .plan = best, .step = step, .run = run, .predictor = predictor});
+        {.scenario = s, .plan = best, .step = step, .run = run, .predictor = predictor},
+        elasticities(variant(s, best), step, threads));
   }
   return report_page(page);
 }
@@ -90,6 +91,8 @@ void disturb(const std::vector<Finalist>& finalists, const Scenario& s, const St
 
 int plan_command(const PlanOptions& options, const CommonOptions& common) {
   if (!options.report.empty()) require_page_library();
+  for (const std::string& file : {options.report, options.output})
+    if (!file.empty()) check_writable(file);
   const Scenario s = read_scenario(options.scenario);
   const std::optional<std::size_t> phase = searched_phase(s);
   if (!phase)
@@ -148,7 +151,7 @@ int plan_command(const PlanOptions& options, const CommonOptions& common) {
     fmt::print(stderr, "reckon: no plan found; {} is not written\n", options.output);
   }
 
-  if (!options.report.empty()) write_file(options.report, page_of(answer, s, predictor));
+  if (!options.report.empty()) write_file(options.report, page_of(answer, s, predictor, threads));
   if (common.json)
     fmt::print("{}\n", to_json(answer, s).dump(2));
   else

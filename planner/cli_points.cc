@@ -6,7 +6,10 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "planner/file.h"
 #include "planner/interrupt.h"
+#include "planner/report_page.h"
+#include "planner/scenario_json.h"
 
 namespace reckon::plan {
 
@@ -40,6 +43,26 @@ void check_output_name(const std::string& output) {
   if (!output.empty() && !output.ends_with(".csv") && !output.ends_with(".json"))
     throw InputError(
         fmt::format("--output: expected a name that ends in .csv or .json, got {}", output));
+  if (!output.empty()) check_writable(output);
+}
+
+void check_pictures(const std::string& chart, const std::string& report) {
+  if (!report.empty()) require_page_library();
+  for (const std::string& file : {chart, report})
+    if (!file.empty()) check_writable(file);
+}
+
+void require_some_scenario(const Sweep& sweep) {
+  std::string first_error;
+  for (const SweepPoint& point : points(sweep)) {
+    try {
+      scenario_from_json(scenario_at(sweep, point));
+      return;
+    } catch (const InputError& e) {
+      if (first_error.empty()) first_error = e.what();
+    }
+  }
+  throw InputError(fmt::format("--vary: no point is a scenario: {}", first_error));
 }
 
 PointsRun run_points(const Sweep& sweep, const std::string& output, const std::string& part,

@@ -12,8 +12,13 @@
 
 namespace reckon::plan {
 
-// `output` ends in .csv or .json, or is empty. Errors: InputError.
+// `output` ends in .csv or .json and can be written, or is empty. Errors: InputError.
 void check_output_name(const std::string& output);
+// Before long work: whether these can be made, and written. Empty: not asked for.
+void check_pictures(const std::string& chart, const std::string& report);
+
+// A path that no point can use is a mistake, not an answer. Errors: InputError, the first point's.
+void require_some_scenario(const Sweep& sweep);
 
 struct PointsRun {
   std::vector<nlohmann::ordered_json> answers;  // null where there is none yet

@@ -5,6 +5,7 @@
 #include "planner/cli_points.h"
 #include "planner/file.h"
 #include "planner/gnuplot.h"
+#include "planner/points_page.h"
 #include "planner/scenario_json.h"
 #include "planner/sweep_report.h"
 
@@ -17,21 +18,9 @@ int sweep_command(const SweepCommandOptions& options, const CommonOptions& commo
   for (const std::string& text : options.vary) sweep.variations.push_back(read_variation(text));
   scenario_from_json(sweep.scenario);  // errors of the scenario itself, with their places
   check_output_name(options.output);
+  check_pictures(options.chart, options.report);
 
-  // A path that no point can use is a mistake, not an answer.
-  const std::vector<SweepPoint> all = points(sweep);
-  std::string first_error;
-  bool any = false;
-  for (const SweepPoint& point : all) {
-    try {
-      scenario_from_json(scenario_at(sweep, point));
-      any = true;
-      break;
-    } catch (const InputError& e) {
-      if (first_error.empty()) first_error = e.what();
-    }
-  }
-  if (!any) throw InputError(fmt::format("--vary: no point is a scenario: {}", first_error));
+  require_some_scenario(sweep);
 
   const PointsRun r = run_points(sweep, options.output, options.part, common);
   if (r.others_go_on) return kDone;
@@ -43,6 +32,8 @@ int sweep_command(const SweepCommandOptions& options, const CommonOptions& commo
       draw_with_gnuplot(options.chart, [&](const std::string& file) {
         return sweep_chart(sweep, r.answers, options.metric, file);
       });
+    if (!options.report.empty())
+      write_file(options.report, report_page(sweep_page(sweep, r.answers, options.metric)));
   }
   if (common.json)
     fmt::print("{}\n", sweep_json(sweep, r.answers).dump(2));

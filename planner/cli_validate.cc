@@ -15,6 +15,7 @@
 #include "planner/file.h"
 #include "planner/measured_tables.h"
 #include "planner/plan_json.h"
+#include "planner/report_page.h"
 #include "planner/scenario_json.h"
 #include "planner/table.h"
 #include "planner/validate.h"
@@ -63,16 +64,8 @@ std::string machine_of(const real::DeviceChoice& device) {
                      cuda.driver);
 }
 
-// The cluster and the software whose ops the calibration's steps are made of.
-hw::Cluster calibrated_cluster(const real::DeviceChoice& device, int ranks) {
-  if (!device.cuda) return hw::cluster("cpu-2");
-  hw::Cluster c = hw::cluster("dgx-h200");
-  c.gpus = ranks;
-  return c;
-}
-hw::Stack calibrated_stack(const real::DeviceChoice& device) {
-  return hw::stack(device.cuda ? "reckon-cuda" : "reckon-cpu");
-}
+// Seconds of steps that the machine's speed is read from.
+constexpr double kLook = 0.6;
 
 }  // namespace
 
@@ -113,11 +106,13 @@ int calibrate_command(const CalibrateOptions& options, const CommonOptions& comm
     what = "other shapes";
     m.others = real::measure_other_shapes(measure);
     what = "exchanges";
+    const double before = real::reference_seconds(measure, kLook);
     m.exchanges = real::measure_exchanges(measure);
+    m.exchanges_reference = 0.5 * (before + real::reference_seconds(measure, kLook));
     what = "training steps";
-    m.steps =
-        real::measure_steps(measure, calibrated_cluster(chosen, ranks), calibrated_stack(chosen));
-    device.levels.push_back(measured_level(m));
+    m.steps = real::measure_steps(measure);
+    for (const bool recompute : {false, true})
+      device.levels.push_back(measured_level(m, recompute));
     for (const TableError& e : table_errors(m)) {
       report.rows.push_back({fmt::to_string(ranks), e.what, fmt::to_string(e.samples),
                              fmt::format("{:.1f} %", 100 * e.median),
@@ -166,7 +161,9 @@ std::vector<Plan> chosen_plans(const ValidateOptions& options, const Scenario& s
 }  // namespace
 
 int validate_command(const ValidateOptions& options, const CommonOptions& common) {
-  if (!options.trace.empty()) check_writable(options.trace);
+  if (!options.report.empty()) require_page_library();
+  for (const std::string& file : {options.trace, options.report})
+    if (!file.empty()) check_writable(file);
   real::keep_memory();
   real::DeviceChoice device = real::device_choice(options.device);
   device.deterministic = false;
@@ -205,8 +202,12 @@ int validate_command(const ValidateOptions& options, const CommonOptions& common
     }
     // As many devices as ranks: tables are by the ranks at work.
     one.cluster.gpus = world_size(plan);
-    one.cluster.measured = measured;
-    if (measured) one.stack.host_per_step = measured->level(world_size(plan)).per_step;
+    if (measured) {
+      const bool repeats = plan.recompute.mode == Recompute::Mode::Full;
+      one.cluster.measured =
+          std::make_shared<hw::MeasuredDevice>(hw::levels_for(*measured, repeats));
+      one.stack.host_per_step = one.cluster.measured->level(world_size(plan)).per_step;
+    }
     results.push_back(compare_plan(
         one, {.steps = options.steps, .device = device, .progress = [&](int step, int of) {
                 line.show(fmt::format("plan {} of {}: step {} of {}", results.size() + 1,
@@ -221,18 +222,25 @@ int validate_command(const ValidateOptions& options, const CommonOptions& common
   }
   const bool all_ran = std::all_of(results.begin(), results.end(),
                                    [](const PlanComparison& c) { return c.why_not.empty(); });
+  ordered_json out = {{"scenario", s.name},
+                      {"machine", machine_of(device)},
+                      {"date", today()},
+                      {"calibrated", measured != nullptr}};
+  for (const PlanComparison& c : results) out["plans"].push_back(to_json(c));
+  out["summary"] = to_json(summary(results));
+  const std::string where = fmt::format("{} on {}{}", s.name, machine_of(device),
+                                        measured ? fmt::format(", calibrated {}", measured->date)
+                                                 : ", not calibrated: nameplate figures");
+  if (!options.report.empty())
+    write_file(options.report, report_page({.command = "validate",
+                                            .title = s.name,
+                                            .headline = where,
+                                            .verdict = verdict_sentence(results),
+                                            .answer = out}));
   if (common.json) {
-    ordered_json out = {{"scenario", s.name},
-                        {"machine", machine_of(device)},
-                        {"date", today()},
-                        {"calibrated", measured != nullptr}};
-    for (const PlanComparison& c : results) out["plans"].push_back(to_json(c));
-    out["summary"] = to_json(summary(results));
     fmt::print("{}\n", out.dump(2));
   } else {
-    fmt::print("{} on {}{}\n\n", s.name, machine_of(device),
-               measured ? fmt::format(", calibrated {}", measured->date)
-                        : ", not calibrated: nameplate figures");
+    fmt::print("{}\n\n", where);
     if (results.size() == 1)
       fmt::print("{}", to_text(results.front()));
     else

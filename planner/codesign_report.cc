@@ -13,7 +13,7 @@ namespace reckon::plan {
 
 namespace {
 
-constexpr std::size_t kShown = 40;  // points in the text; all are in the files
+constexpr std::size_t kPointRows = 40;  // points in the text; all are in the files
 
 const char* cost_title(CostMetric m) {
   return m == CostMetric::GpuHours ? "GPU-hours" : m == CostMetric::Days ? "days" : "money";
@@ -41,45 +41,31 @@ std::string shape_text(const Codesign& c, std::size_t i) {
   return out;
 }
 
-// The largest value of a front within the budget, else of all of it.
-std::string verdict_text(const Codesign& c, const Answers& answers, CostMetric metric) {
+}  // namespace
+
+std::string codesign_verdict(const Codesign& c, const Answers& answers, CostMetric metric) {
   const CodesignFronts f = fronts(c, answers, metric);
-  if (f.flops.empty()) return wrapped("No shape has a plan that runs and fits.", 0);
+  if (f.flops.empty()) return "No shape has a plan that runs and fits.";
   const bool budget = std::any_of(answers.begin(), answers.end(), [](const auto& a) {
     return a.is_object() && a.contains("meets_budget");
   });
-  const auto cost = [&](std::size_t i) {
+  const auto point = [&](std::size_t i) {
     const double v = *cost_of(answers[i], metric);
-    return metric == CostMetric::Days ? days_text(v) : grouped(v);
+    return fmt::format("{} ({}), {} {}.", short_count(c.figures[i].per_token.si), shape_text(c, i),
+                       metric == CostMetric::Days ? days_text(v) : grouped(v), cost_title(metric));
   };
-  if (!budget) {
-    const std::size_t i = f.flops.back();
-    return wrapped(fmt::format("No budget is given. Most flops per token: {} ({}), {} {}.",
-                               short_count(c.figures[i].per_token.si), shape_text(c, i), cost(i),
-                               cost_title(metric)),
-                   0);
-  }
+  if (!budget) return "No budget is given. Most flops per token: " + point(f.flops.back());
   for (auto it = f.flops.rbegin(); it != f.flops.rend(); ++it)
-    if (met(answers[*it]))
-      return wrapped(fmt::format("Most training flops per token within the budget: {} ({}), {} {}.",
-                                 short_count(c.figures[*it].per_token.si), shape_text(c, *it),
-                                 cost(*it), cost_title(metric)),
-                     0);
-  const std::size_t i = f.flops.front();
-  return wrapped(fmt::format("NO SHAPE MEETS THE BUDGET. The cheapest: {} ({}), {} {}.",
-                             short_count(c.figures[i].per_token.si), shape_text(c, i), cost(i),
-                             cost_title(metric)),
-                 0);
+    if (met(answers[*it])) return "Most training flops per token within the budget: " + point(*it);
+  return "NO SHAPE MEETS THE BUDGET. The cheapest: " + point(f.flops.front());
 }
-
-}  // namespace
 
 std::string codesign_text(const Codesign& c, const Answers& answers, CostMetric metric) {
   std::string out = fmt::format("{} shapes, of which {} stay; {} points with their machines\n",
                                 grouped(static_cast<double>(c.shapes)), c.kept, answers.size());
   for (const auto& [why, n] : c.dropped)
     out += fmt::format("  {} dropped: {}\n", grouped(static_cast<double>(n)), why);
-  out += "\n" + verdict_text(c, answers, metric) + "\n";
+  out += "\n" + wrapped(codesign_verdict(c, answers, metric), 0) + "\n";
 
   Table t;
   for (const std::string& title : titles(c.sweep)) t.columns.push_back({title});
@@ -101,7 +87,7 @@ std::string codesign_text(const Codesign& c, const Answers& answers, CostMetric 
     return std::pair(on[a].empty(), c.figures[a].per_token.si) <
            std::pair(on[b].empty(), c.figures[b].per_token.si);
   });
-  const std::size_t shown = std::min(kShown, order.size());
+  const std::size_t shown = std::min(kPointRows, order.size());
   for (std::size_t k = 0; k < shown; ++k) {
     const std::size_t i = order[k];
     const auto& a = answers[i];

@@ -9,6 +9,8 @@ namespace reckon::plan {
 
 using Answers = std::vector<nlohmann::ordered_json>;
 
+// The largest value of a front within the budget, else of all of it; in a sentence or two.
+std::string codesign_verdict(const Codesign& c, const Answers& answers, CostMetric metric);
 std::string codesign_text(const Codesign& c, const Answers& answers, CostMetric metric);
 nlohmann::ordered_json codesign_json(const Codesign& c, const Answers& answers, CostMetric metric);
 std::string codesign_csv(const Codesign& c, const Answers& answers, CostMetric metric);

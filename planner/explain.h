@@ -8,6 +8,7 @@
 #include "planner/elasticity.h"
 #include "planner/ladder.h"
 #include "planner/report.h"
+#include "planner/report_page.h"
 #include "planner/why_not.h"
 
 namespace reckon::plan {
@@ -33,6 +34,9 @@ struct Explanation {
 
 ordered_json to_json(const Explanation& e, const Scenario& s);
 std::string to_text(const Explanation& e, const Scenario& s);
+
+// For a report: the figures of the step, and of what is in the explanation.
+PageContent explain_page(const Explanation& e, const Scenario& s);
 
 // `best`: what why_not() was asked beside.
 ordered_json to_json(const WhyNot& w, const FoundPlan& best, const Scenario& s);

@@ -26,10 +26,6 @@ bool bidirectional(const Plan& p) {
   return p.schedule == ScheduleKind::DualPipe || p.schedule == ScheduleKind::DualPipeV;
 }
 
-bool is_fp8(Precision p) {
-  return p == Precision::Fp8 || p == Precision::Fp8DeepSeek || p == Precision::Mxfp8;
-}
-
 class Changes {
  public:
   explicit Changes(const Variant& v) : v_(v) {}
@@ -94,8 +90,13 @@ class Changes {
     if (r.mode == Recompute::Mode::None) return;
     add("recompute", describe(r), "none", [](Variant& v) { v.plan.recompute = {}; });
     if (r.mode != Recompute::Mode::Selective) return;
+    // DeepSeek's recipe keeps the activation's inputs in fp8 and makes its output again in the
+    // backward pass, whatever the plan says (V3 report, section 3.3.3; activations.cc,
+    // layer_ops.cc).
+    const std::uint32_t in_recipe =
+        v_.plan.precision == Precision::Fp8DeepSeek && !v_.stack.reckon_ops ? kActivation : 0u;
     for (const auto& known : spellings(RecomputeModule{}))
-      if ((r.modules & known.value) != 0 && r.modules != known.value)
+      if ((r.modules & known.value & ~in_recipe) != 0 && r.modules != known.value)
         add(fmt::format("recompute {}", known.text), "yes", "kept",
             [&](Variant& v) { v.plan.recompute.modules &= ~std::uint32_t{known.value}; });
   }

@@ -7,7 +7,6 @@
 
 #include "planner/evidence.h"
 #include "planner/report_page/embedded.h"
-#include "planner/sensitivity.h"
 #include "sim/check.h"
 #include "sim/input_error.h"
 
@@ -57,14 +56,15 @@ std::string in_script(const ordered_json& value) {
 
 }  // namespace
 
-ordered_json step_figures(const SimulatedStep& s) {
+ordered_json step_figures(const SimulatedStep& s, const std::vector<Elasticity>& elasticities) {
   ordered_json sensitivity = ordered_json::array();
-  for (const Sensitivity& e : sensitivities(s.scenario, s.plan, s.step))
+  const auto asked = [](Seconds t) { return t.si > 0 ? ordered_json(t.si) : nullptr; };
+  for (const Elasticity& e : elasticities)
     sensitivity.push_back({{"key", e.key},
                            {"what", e.description},
                            {"less", e.less},
-                           {"half_s", e.half.si},
-                           {"twice_s", e.twice.si}});
+                           {"half_s", asked(e.half)},
+                           {"twice_s", asked(e.twice)}});
   return {{"timeline", timeline_figure(s)},
           {"memory", memory_figure(s)},
           {"roofline", roofline_figure(s)},
@@ -91,6 +91,8 @@ std::string report_page(const PageContent& c) {
   fill(page, "LICENCE", html(file(page::library_files(), "copyright")));
   fill(page, "LIBRARY", file(page::library_files(), "d3.min.js"));
   fill(page, "FIGURES", file(page::embedded_files(), "figures.js"));
+  fill(page, "POINT_FIGURES", file(page::embedded_files(), "point_figures.js"));
+  fill(page, "ANSWERS", file(page::embedded_files(), "answers.js"));
   fill(page, "SCRIPT", file(page::embedded_files(), "page.js"));
   fill(page, "DATA", in_script(data));
   // Last: its place is the first in the page, whatever the data say.

@@ -14,7 +14,7 @@
 
 #include "planner/best_first.h"
 #include "planner/candidates.h"
-#include "planner/step_bound.h"
+#include "planner/search_cache.h"
 
 namespace reckon::plan {
 
@@ -69,9 +69,9 @@ std::vector<std::uint32_t> affinities(const std::vector<Candidate>& choices) {
   return result;
 }
 
-}  // namespace
-
-SearchResult search(const Scenario& s, const StepShape& step, const SearchOptions& options) {
+// `workers`: one a thread.
+SearchResult search_with(const Scenario& s, const StepShape& step, const SearchOptions& options,
+                         const std::vector<SearchCache*>& workers) {
   const auto start = std::chrono::steady_clock::now();
   SearchResult result;
   SearchStatistics& stats = result.statistics;
@@ -101,10 +101,10 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
            .best_step = Seconds(found.best.empty() ? 0 : found.cost[found.best.front()])});
   };
 
-  const auto threads = static_cast<std::uint32_t>(options.threads);
+  const auto threads = static_cast<std::uint32_t>(workers.size());
   std::vector<Bounded> candidates(legal.size(), {.bound = std::numeric_limits<double>::infinity()});
   on_threads(options.threads, [&](int thread) {
-    StepBound bound(s.model, s.cluster, s.stack);
+    StepBound& bound = workers[static_cast<std::size_t>(thread)]->bound;
     for (std::size_t i = 0; i < legal.size(); ++i) {
       if (affinity[i] % threads != static_cast<std::uint32_t>(thread)) continue;
       if (options.stop && options.stop->load()) return;
@@ -118,10 +118,7 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
   const bool all_bounded = std::none_of(candidates.begin(), candidates.end(),
                                         [](const Bounded& c) { return std::isinf(c.bound); });
 
-  std::vector<std::unique_ptr<Predictor>> predictors(threads);
   std::vector<PeakMemory> peaks(threads, PeakMemory(s));
-  for (auto& predictor : predictors)
-    predictor = std::make_unique<Predictor>(s.model, s.cluster, s.stack);
   const BestFirst found = best_first(
       candidates,
       {.threads = options.threads,
@@ -134,14 +131,16 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
         return peaks[static_cast<std::size_t>(thread)].of(space.plan(legal[c]), step).si;
       },
       [&](int thread, std::size_t c) {
-        return predictors[static_cast<std::size_t>(thread)]->step(space.plan(legal[c]), step).si;
+        return workers[static_cast<std::size_t>(thread)]
+            ->predictor.step(space.plan(legal[c]), step)
+            .si;
       });
 
   const auto full_prediction = [&](const std::vector<std::size_t>& members) {
     std::vector<FoundPlan> list;
     for (std::size_t c : members) {
       Plan plan = space.plan(legal[c]);
-      Prediction prediction = predictors[affinity[c] % threads]->predict(plan, step);
+      Prediction prediction = workers[affinity[c] % threads]->predictor.predict(plan, step);
       list.push_back({std::move(plan), std::move(prediction)});
     }
     return list;
@@ -160,6 +159,25 @@ SearchResult search(const Scenario& s, const StepShape& step, const SearchOption
     stats.smallest_unexplored_bound = Seconds(found.smallest_unexplored_bound.value_or(0));
   stats.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
+}
+
+}  // namespace
+
+SearchResult search(const Scenario& s, const StepShape& step, const SearchOptions& options) {
+  std::vector<std::unique_ptr<SearchCache>> caches;
+  std::vector<SearchCache*> workers;
+  for (int i = 0; i < options.threads; ++i) {
+    caches.push_back(std::make_unique<SearchCache>(s));
+    workers.push_back(caches.back().get());
+  }
+  return search_with(s, step, options, workers);
+}
+
+SearchResult search(const Scenario& s, const StepShape& step, const SearchOptions& options,
+                    SearchCache& cache) {
+  SearchOptions alone = options;
+  alone.threads = 1;
+  return search_with(s, step, alone, {&cache});
 }
 
 }  // namespace reckon::plan

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <regex>
@@ -24,7 +25,7 @@
 #include "planner/report.h"
 #include "planner/scenario_fields.h"
 #include "planner/scenario_json.h"
-#include "planner/search.h"
+#include "planner/search_cache.h"
 
 namespace reckon::plan {
 
@@ -177,6 +178,53 @@ nlohmann::ordered_json reason(const std::string& text) {
   return {{"reason", text}};
 }
 
+// Equal for points whose searches can share a cache: the scenario's text without what a cache does
+// not depend on (search_cache.h). Text, so that no rounding makes two machines one.
+std::string machine_of(const Sweep& sweep, const SweepPoint& point) {
+  nlohmann::json root = sweep.scenario.root;
+  for (std::size_t i = 0; i < point.size(); ++i)
+    if (!point[i].is_null()) set_path(root, sweep.variations[i].path, point[i]);
+  for (const char* key : {"name", "description", "budget", "constraints", "search", "plan",
+                          "campaign", "training", "failures", "disturbances", "codesign"})
+    root.erase(key);
+  if (nlohmann::json& cluster = root["cluster"]; cluster.is_object()) {
+    cluster.erase("price_per_gpu_hour");
+    cluster.erase("currency");
+    if (cluster.contains("gpu") && cluster["gpu"].is_object()) cluster["gpu"].erase("memory");
+  }
+  return root.dump();
+}
+
+// Caches of the machines that were searched last. A thread takes one for a point and gives it back.
+class Caches {
+ public:
+  explicit Caches(int threads) : most_(static_cast<std::size_t>(threads)) {}
+
+  std::unique_ptr<SearchCache> take(const std::string& machine, const Scenario& s) {
+    const std::lock_guard<std::mutex> guard(lock_);
+    for (auto it = idle_.begin(); it != idle_.end(); ++it)
+      if (it->first == machine) {
+        auto cache = std::move(it->second);
+        idle_.erase(it);
+        return cache;
+      }
+    return std::make_unique<SearchCache>(s);
+  }
+  void give_back(const std::string& machine, std::unique_ptr<SearchCache> cache) {
+    std::unique_ptr<SearchCache> oldest;  // freed without the lock
+    const std::lock_guard<std::mutex> guard(lock_);
+    idle_.emplace_back(machine, std::move(cache));
+    if (idle_.size() <= most_) return;
+    oldest = std::move(idle_.front().second);
+    idle_.erase(idle_.begin());
+  }
+
+ private:
+  std::mutex lock_;
+  std::size_t most_;
+  std::vector<std::pair<std::string, std::unique_ptr<SearchCache>>> idle_;  // oldest first
+};
+
 // The values of a point in one text: the key of a journal.
 std::string key_of(const SweepPoint& point) {
   return nlohmann::json(point).dump();
@@ -270,6 +318,14 @@ Variation read_variation(const std::string& text) {
     else
       v.values.insert(v.values.end(), range.begin(), range.end());
   }
+  // "12.5,25,50 GB/s": the unit behind the last number is that of all.
+  static const std::regex with_unit("[0-9.eE+-]+( ?[A-Za-z%].*)");
+  std::smatch m;
+  const std::string last = v.values.back().is_string() ? v.values.back().get<std::string>() : "";
+  const bool bare = std::all_of(v.values.begin(), v.values.end() - 1,
+                                [](const nlohmann::json& value) { return value.is_number(); });
+  if (bare && std::regex_match(last, m, with_unit))
+    for (auto it = v.values.begin(); it != v.values.end() - 1; ++it) *it = it->dump() + m[1].str();
   return v;
 }
 
@@ -336,7 +392,11 @@ std::string reason_of(const InputError& error) {
   return pointer == std::string::npos ? what : what.substr(pointer + 2);
 }
 
-nlohmann::ordered_json answer_at(const Sweep& sweep, const SweepPoint& point) {
+namespace {
+
+// Null after a stop. `caches`: null: nothing is shared.
+nlohmann::ordered_json answer_with(const Sweep& sweep, const SweepPoint& point, Caches* caches,
+                                   const std::atomic<bool>* stop) {
   Scenario s;
   try {
     s = scenario_from_json(scenario_at(sweep, point));
@@ -350,21 +410,41 @@ nlohmann::ordered_json answer_at(const Sweep& sweep, const SweepPoint& point) {
   if (!sweep.search) {
     const std::optional<Plan>& plan = s.campaign[*phase].plan ? s.campaign[*phase].plan : s.plan;
     if (!plan) return reason("the scenario has no plan");
+    if (plan->comm_sms > 0) s.stack.comm_sms = plan->comm_sms;
     if (const auto no = why_illegal(s.model, s.cluster, s.stack, *plan, step))
       return reason(fmt::format("{}{}", no->why, no->detail.empty() ? "" : ": " + no->detail));
     Predictor predictor(s.model, s.cluster, s.stack);
     return priced(s, *plan, predictor, predictor.predict(*plan, step), of_others);
   }
-  const SearchResult found = search(s, step, {.keep = 1, .front_within = 1});
-  if (found.best.empty()) return reason("no plan runs and fits");
-  for (std::size_t i = 0; i < s.campaign.size(); ++i) {
-    if (i == *phase || s.campaign[i].gpu_hours > 0 || runs_its_own(s, s.campaign[i])) continue;
-    const SearchResult other = search(s, step_shape(s.campaign[i]), {.keep = 1, .front_within = 1});
-    if (!other.best.empty()) of_others[i] = other.best.front().plan;
+  const std::string machine = machine_of(sweep, point);
+  std::unique_ptr<SearchCache> cache =
+      caches != nullptr ? caches->take(machine, s) : std::make_unique<SearchCache>(s);
+  const auto searched = [&](const StepShape& shape) {
+    return search(s, shape, {.keep = 1, .front_within = 1, .stop = stop}, *cache);
+  };
+  const auto stopped = [&] { return stop != nullptr && stop->load(); };
+  nlohmann::ordered_json answer;
+  const SearchResult found = searched(step);
+  if (found.best.empty()) {
+    answer = reason("no plan runs and fits");
+  } else {
+    for (std::size_t i = 0; i < s.campaign.size() && !stopped(); ++i) {
+      if (i == *phase || s.campaign[i].gpu_hours > 0 || runs_its_own(s, s.campaign[i])) continue;
+      const SearchResult other = searched(step_shape(s.campaign[i]));
+      if (!other.best.empty()) of_others[i] = other.best.front().plan;
+    }
+    const FoundPlan& best = found.best.front();
+    answer = priced(s, best.plan, cache->predictor, best.prediction, of_others);
   }
-  Predictor predictor(s.model, s.cluster, s.stack);
-  const FoundPlan& best = found.best.front();
-  return priced(s, best.plan, predictor, best.prediction, of_others);
+  if (caches != nullptr) caches->give_back(machine, std::move(cache));
+  if (stopped()) return nullptr;  // of a search that may have been cut short
+  return answer;
+}
+
+}  // namespace
+
+nlohmann::ordered_json answer_at(const Sweep& sweep, const SweepPoint& point) {
+  return answer_with(sweep, point, nullptr, nullptr);
 }
 
 std::vector<nlohmann::ordered_json> run(const Sweep& sweep, const SweepOptions& options) {
@@ -378,11 +458,31 @@ std::vector<nlohmann::ordered_json> run(const Sweep& sweep, const SweepOptions& 
       if (const auto it = known.find(key_of(all[i])); it != known.end()) answers[i] = it->second;
   };
   collect();
+  Caches caches(options.threads);
   std::vector<std::size_t> mine;
   for (std::size_t i = 0; i < all.size(); ++i)
     if (answers[i].is_null() &&
         static_cast<int>(i % static_cast<std::size_t>(options.parts)) == options.part)
       mine.push_back(i);
+  // Points of one machine one after the other; where there are many machines, on one thread.
+  std::vector<std::vector<std::size_t>> rounds;
+  std::map<std::string, std::size_t> round_of;  // by machine
+  for (const std::size_t i : mine) {
+    std::string machine;
+    try {
+      if (sweep.search) machine = machine_of(sweep, all[i]);
+    } catch (const InputError&) {  // no scenario
+    }
+    const auto [it, fresh] = round_of.try_emplace(machine, rounds.size());
+    if (fresh) rounds.emplace_back();
+    rounds[it->second].push_back(i);
+  }
+  if (rounds.size() < 4 * static_cast<std::size_t>(options.threads)) {
+    std::vector<std::vector<std::size_t>> single;
+    for (const auto& round : rounds)
+      for (const std::size_t i : round) single.push_back({i});
+    rounds = std::move(single);
+  }
 
   std::optional<Journal> journal;
   if (!options.journal.empty() && !mine.empty())
@@ -392,15 +492,20 @@ std::vector<nlohmann::ordered_json> run(const Sweep& sweep, const SweepOptions& 
   std::mutex lock;
   SweepProgress progress{.done = 0, .all = all.size()};
   for (const auto& a : answers) progress.done += !a.is_null();
-  for_each_index(mine.size(), options.threads, [&](std::size_t k) {
-    if (options.stop != nullptr && options.stop->load()) return;
-    const std::size_t i = mine[k];
-    nlohmann::ordered_json answer = answer_at(sweep, all[i]);
+  const auto answer = [&](std::size_t i) {
+    nlohmann::ordered_json a = answer_with(sweep, all[i], &caches, options.stop);
+    if (a.is_null()) return;
     const std::lock_guard<std::mutex> guard(lock);
-    if (journal) journal->add(all[i], answer);
-    answers[i] = std::move(answer);
+    if (journal) journal->add(all[i], a);
+    answers[i] = std::move(a);
     ++progress.done;
     if (options.progress) options.progress(progress);
+  };
+  for_each_index(rounds.size(), options.threads, [&](std::size_t k) {
+    for (const std::size_t i : rounds[k]) {
+      if (options.stop != nullptr && options.stop->load()) return;
+      answer(i);
+    }
   });
   if (options.parts > 1) collect();
   return answers;

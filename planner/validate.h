@@ -33,13 +33,20 @@ struct PlanComparison {
   std::string why_not;                           // not run: the reason; empty: it was
   double predicted_step = 0, measured_step = 0;  // seconds; measured: median of the steps
   double fastest_step = 0, slowest_step = 0;
-  RankTime predicted_time, measured_time;                  // mean over roles
-  double predicted_phase[6] = {}, measured_phase[6] = {};  // seconds of ops, by sim::Phase
-  Bytes predicted_peak, measured_peak;                     // of the fullest rank
-  std::vector<OpComparison> ops;                           // largest measured first
+  // What the calibration's reference work takes between this plan's steps, over what it took
+  // between the calibration's: above 1, the machine is slower now. 0: not known.
+  double slowdown = 0;
+  RankTime predicted_time, measured_time;                     // mean over roles
+  double predicted_phase[6] = {}, measured_phase[6] = {};     // seconds of ops, by sim::Phase
+  Bytes predicted_peak, measured_peak;                        // of the fullest rank
+  Bytes predicted_memory[kCauses], measured_memory[kCauses];  // of it, at its peak
+  std::vector<OpComparison> ops;                              // largest measured first
   sim::Timeline timeline;  // both: roles "predicted stage 0", ..., "measured stage 0", ...
 
   double error() const { return predicted_step / measured_step - 1; }
+  // The prediction at the speed that the machine had beside the steps.
+  double predicted_at_speed() const { return slowdown > 0 ? predicted_step * slowdown : 0; }
+  double error_at_speed() const { return predicted_at_speed() / measured_step - 1; }
 };
 
 struct ValidationOptions {
@@ -60,11 +67,16 @@ struct ValidationSummary {
   int plans = 0;
   double median_error = 0, worst_error = 0;  // of step times, absolute
   double spearman = 0;                       // of predicted against measured step times
+  // The same at the machine's speed beside each plan; only where all know it.
+  bool at_speed = false;
+  double median_error_at_speed = 0, worst_error_at_speed = 0, spearman_at_speed = 0;
   double worst_memory_error = 0;
 };
 ValidationSummary summary(const std::vector<PlanComparison>& plans);
 
 std::string to_text(const PlanComparison& c);
+// For the head of a report.
+std::string verdict_sentence(const std::vector<PlanComparison>& plans);
 std::string overview(const std::vector<PlanComparison>& plans);
 ordered_json to_json(const PlanComparison& c);
 ordered_json to_json(const ValidationSummary& s);

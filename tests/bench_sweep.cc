@@ -1,6 +1,7 @@
 // How long a sweep with a full search at each point takes. Not a test: prints, judges nothing.
 //   bench-sweep SCENARIO.json [points of the 200] [threads]
-// The 200 points: 20 NIC rates x 10 memory sizes of the GPU. A sample is spread evenly over them.
+// The 200 points: 20 NIC rates x 10 memory sizes of the GPU. A sample is of NIC rates spread
+// evenly, with all memory sizes each: points of one machine share work.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -25,8 +26,13 @@ int main(int argc, char** argv) {
   sweep.variations = {read_variation("cluster.fabric.nic=12.5..107.5+5 GB/s"),
                       read_variation("cluster.gpu.memory=64..100+4 GB")};
   const std::vector<SweepPoint> all = points(sweep);
-  const std::size_t n = std::min(sample, all.size());
-  for (std::size_t i = 0; i < n; ++i) sweep.chosen.push_back(all[i * all.size() / n]);
+  const std::size_t sizes = sweep.variations[1].values.size();
+  const std::size_t rates = all.size() / sizes;
+  const std::size_t taken = std::clamp<std::size_t>(sample / sizes, 1, rates);
+  for (std::size_t i = 0; i < taken; ++i)
+    for (std::size_t k = 0; k < sizes; ++k)
+      sweep.chosen.push_back(all[i * rates / taken * sizes + k]);
+  const std::size_t n = sweep.chosen.size();
 
   const auto start = std::chrono::steady_clock::now();
   const std::clock_t cpu_start = std::clock();

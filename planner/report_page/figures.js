@@ -331,7 +331,7 @@ const reckonFigures = (() => {
     {key: "host", name: "host", colour: "yellow"},
   ];
   function use(svg, width, content) {
-    const parts = (content.answer.best || content.answer).step_use;
+    const parts = (content.figures.step || content.answer.best || content.answer).step_use;
     const x = d3.scaleLinear().domain([0, 1]).range([0, width]);
     let done = 0;
     for (const u of kUse) {
@@ -380,7 +380,6 @@ const reckonFigures = (() => {
     const line = d3.line().x((p) => x(p[0])).y((p) => y(p[1]));
     Object.entries(f.peaks).forEach(([name, peak]) => {
       svg.append("path").attr("d", line(roof(peak))).attr("fill", "none").attr("stroke", colour("faint")).attr("stroke-width", 1.6);
-      text(svg, width - m.right, y(peak) - 5, `${name} ${si(peak, "flop/s")}`, {anchor: "end", colour: "ink", size: 11});
     });
     svg.append("line").attr("x1", m.left).attr("x2", m.left + strip - 6).attr("y1", y(left * f.memory_rate)).attr("y2", y(left * f.memory_rate))
       .attr("stroke", colour("faint")).attr("stroke-width", 1.6);
@@ -394,6 +393,10 @@ const reckonFigures = (() => {
       .attr("transform", (p) => `translate(${p.x},${p.y})`)
       .attr("d", (p) => d3.symbol().type(kOps[p.o.kind].shape).size(size(p.o.seconds))())
       .attr("fill", (p) => colour(kOps[p.o.kind].colour)).attr("fill-opacity", 0.7).attr("stroke", colour("ink")).attr("stroke-width", 0.7);
+    // Over the marks, which may lie on the roof.
+    Object.entries(f.peaks).forEach(([name, peak]) =>
+      text(svg, width - m.right, y(peak) - 5, `${name} ${si(peak, "flop/s")}`, {anchor: "end", colour: "ink", size: 11})
+        .attr("paint-order", "stroke").attr("stroke", colour("card")).attr("stroke-width", 3.5));
     return {height, points: placed.map((p) => ({x: p.x, y: p.y, say: `${opName(p.o)}: ${p.o.kind}\n${seconds(p.o.seconds)} of the step, ` +
       (p.o.flops > 0 ? `${si(p.o.flops / p.o.seconds, "flop/s")}, ${d3.format(".3~g")(intensity(p.o))} flop/byte` : si(p.o.bytes / p.o.seconds, "B/s"))}))};
   }
@@ -401,14 +404,14 @@ const reckonFigures = (() => {
   // ---- sensitivity ----
 
   function sensitivity(svg, width, content) {
-    const rows = content.figures.sensitivity;
+    const rows = content.figures.sensitivity.slice().sort((a, b) => b.less - a.less);
     const bar = 26, top = 8, height = top + rows.length * (bar + 22) + 34;
     const limits = [Math.min(0, d3.min(rows, (r) => r.less)), Math.max(1e-4, d3.max(rows, (r) => r.less))];
-    const x = d3.scaleLinear().domain(limits).nice().range([8, width - 70]);
+    const x = d3.scaleLinear().domain(limits).nice().range([24, width - 70]);
     gridlines(svg, x, 5, [top, height - 28], true);
     rows.forEach((r, i) => {
       const y = top + i * (bar + 22);
-      text(svg, 8, y + 13, r.what, {colour: "ink", size: 13});
+      text(svg, 10, y + 13, r.what, {colour: "ink", size: 13});
       const [a, b] = [x(Math.min(0, r.less)), x(Math.max(0, r.less))];
       svg.append("rect").attr("x", a).attr("y", y + 18).attr("width", Math.max(1, b - a)).attr("height", bar - 6)
         .attr("rx", 2).attr("fill", r.less < 0 ? hatch(svg, "red", "lines") : colour("blue"));
@@ -452,5 +455,5 @@ const reckonFigures = (() => {
   }
 
   return {pareto, timeline, timelineAt, memory, use, roofline, sensitivity, evidence, kPass, kCommunication, kCauses, kUse, kOps, opName,
-    colour, paint, seconds, percent, share, count, amount, tokens, gib, si};
+    colour, paint, hatch, text, axis, gridlines, seconds, percent, share, count, amount, tokens, gib, si};
 })();

@@ -6,7 +6,7 @@
   const content = JSON.parse(document.getElementById("content").textContent);
   const F = reckonFigures, answer = content.answer, figures = content.figures;
   const main = d3.select("#main");
-  const step = answer.best || (answer.step_s !== undefined ? answer : null);
+  const step = figures.step || answer.best || (answer.step_s !== undefined ? answer : null);
   const state = {domain: null, stage: 0};
   const drawn = [];  // {redraw} of every figure
 
@@ -71,7 +71,7 @@
       items.selectAll("*").remove();
       items.each(function (e, i) {
         const svg = d3.select(this).append("svg").attr("aria-hidden", "true").attr("viewBox", "0 0 22 14").attr("data-figure", `${parent.attr("id") || "legend"}-key${i}`);
-        if (e.shape) svg.append("path").attr("transform", "translate(11,7)").attr("d", d3.symbol().type(e.shape).size(80)()).attr("fill", F.colour(e.colour));
+        if (e.shape) svg.append("path").attr("transform", "translate(11,7)").attr("d", d3.symbol().type(e.shape).size(80)()).attr("fill", F.colour(e.hollow ? "card" : e.colour)).attr("stroke", F.colour(e.colour));
         else svg.append("rect").attr("width", 22).attr("height", 14).attr("rx", 2).attr("fill", F.paint(svg, e));
         d3.select(this).append("span").text(e.name);
       });
@@ -202,7 +202,7 @@
       if (step.mfu.full > 0) tiles.push(["MFU", F.share(step.mfu.causal), "of the bf16 peak, causal attention"]);
       tiles.push(["tokens a day", F.tokens(step.tokens_per_day), ""]);
     }
-    const list = s.append("dl").attr("class", "tiles");
+    const list = tiles.length > 0 ? s.append("dl").attr("class", "tiles") : null;
     for (const [name, value, small] of tiles) {
       const d = list.append("div");
       d.append("dt").text(name);
@@ -229,8 +229,12 @@
 
   // ---- plans ----
 
-  if (answer.plans && answer.plans.length > 0) {
-    const s = section("plans", "Plans", "Plans", "Fastest first; the column heads sort. The interval holds 4 of 5 published runs like this one, see below.");
+  if (reckonAnswers[content.command]) reckonAnswers[content.command]({section, table, asTable, legend, figure, content, state});
+
+  if (content.command === "plan" && answer.plans.length > 0) {
+    const disturbed = answer.plans.some((r) => r.disturbed_step_s !== null);
+    const s = section("plans", "Plans", "Plans", (disturbed ? "Fastest first, every rank simulated with the scenario's disturbances" : "Fastest first") +
+      "; the column heads sort. The interval holds 4 of 5 published runs like this one, see below.");
     const range = figures.evidence && figures.evidence.interval;
     const rows = answer.plans.map((r, i) => ({...r, number: i + 1, label: String(i + 1)}));
     if (answer.given) rows.push({...answer.given, number: rows.length + 1, label: "given"});
@@ -240,6 +244,7 @@
       {name: "#", value: (r) => r.number, show: (r) => r.label},
       {name: "plan", text: true, wide: true, value: (r) => r.name, show: (r) => r.name},
       number("step", "step_s", F.seconds),
+      ...(disturbed ? [number("disturbed", "disturbed_step_s", F.seconds)] : []),
       ...(range ? [{name: "interval", value: (r) => r.step_s, show: (r) => `${F.seconds(range[0] * r.step_s)} – ${F.seconds(range[1] * r.step_s)}`}] : []),
       number("GPU-hours", "gpu_hours", F.count),
       number("days", "days", d3.format(".1f")),
@@ -290,7 +295,7 @@
       figure(e, "sensitivity", "Elasticities of the step", F.sensitivity, figures.sensitivity.map((x) => `${x.what} ${d3.format(".3f")(100 * x.less)} %`).join(", "));
       asTable(e, "The step with more and less of each", [
         {name: "resource", text: true, show: (x) => x.what}, {name: "1 % more: step less", show: (x) => d3.format(".3f")(100 * x.less) + " %"},
-        {name: "half", show: (x) => F.seconds(x.half_s)}, {name: "twice", show: (x) => F.seconds(x.twice_s)},
+        ...[["half", "half_s"], ["twice", "twice_s"]].map(([name, key]) => ({name, show: (x) => (x[key] === null ? "" : F.seconds(x[key]))})),
       ], figures.sensitivity);
     }
   }

@@ -7,46 +7,17 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 
+#include "tests/planner/program.h"
+
+using namespace reckon_test;
+
 namespace {
-
-struct Outcome {
-  int code = -1;
-  std::string out, err;
-};
-
-std::string contents(const std::filesystem::path& path) {
-  std::ifstream in(path);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-const std::string kScenarios = RECKON_SOURCE "/scenarios/";
-
-struct Folder {
-  std::filesystem::path path;
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "reckon-cli-test-XXXXXX").string();
-    path = ::mkdtemp(name.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-};
-
-Outcome reckon(const std::string& arguments) {
-  const Folder temporary;
-  const std::filesystem::path& folder = temporary.path;
-  const std::string command = std::string("'") + RECKON_PROGRAM + "' " + arguments + " >" +
-                              (folder / "out").string() + " 2>" + (folder / "err").string() +
-                              " </dev/null";
-  const int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder / "out"),
-          contents(folder / "err")};
-}
 
 // A scenario whose search takes milliseconds.
 std::string small_scenario(const Folder& folder,

@@ -1,7 +1,8 @@
 // A report in headless Chromium: no error, no request, and what a reader does with it works.
 //
-//   node report_browser_test.mjs PAGE.html CHROMIUM PLAYWRIGHT_CORE [SCREENSHOTS]
+//   node report_browser_test.mjs PAGE.html[,OTHER.html...] CHROMIUM PLAYWRIGHT_CORE [SCREENSHOTS]
 //
+// PAGE: of plan or simulate. OTHER: of any command; what all pages have in common is tested.
 // PLAYWRIGHT_CORE: folder of the npm package. SCREENSHOTS: folder for pictures to look at.
 import assert from "node:assert/strict";
 import fs from "node:fs";
@@ -10,15 +11,15 @@ import path from "node:path";
 import {createRequire} from "node:module";
 import {pathToFileURL} from "node:url";
 
-const [page_file, chromium_path, package_folder, screenshots] = process.argv.slice(2);
+const [page_files, chromium_path, package_folder, screenshots] = process.argv.slice(2);
 const {chromium} = createRequire(import.meta.url)(path.resolve(package_folder));
-const address = pathToFileURL(path.resolve(page_file)).href;
+const [first, ...others] = page_files.split(",").map((file) => pathToFileURL(path.resolve(file)).href);
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "reckon-browser-"));
 
 const browser = await chromium.launch({executablePath: chromium_path, args: ["--no-sandbox"]});
 const complaints = [];
 
-async function open(options) {
+async function open(options, address = first) {
   const context = await browser.newContext({acceptDownloads: true, ...options});
   const page = await context.newPage();
   page.on("console", (m) => ["error", "warning"].includes(m.type()) && complaints.push(m.text()));
@@ -33,6 +34,7 @@ async function shot(page, name, full = true) {
   if (screenshots) await page.screenshot({path: path.join(screenshots, name + ".png"), fullPage: full});
 }
 const fits = (page) => page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth);
+const another = async (select) => select.selectOption(await select.inputValue() === "1" ? "0" : "1");
 // Every box that draws, with what it draws.
 const paths = (page, id) => page.evaluate((i) => document.querySelectorAll(`#${i} path, #${i} rect, #${i} line`).length, id);
 const domain = (page) => page.evaluate(() => [...document.querySelectorAll("#timeline-figure .tick text")].map((t) => t.textContent).join("|"));
@@ -166,8 +168,8 @@ try {
   await tabs(page);
   if (await page.locator("#stage option").count() > 1) {
     const before = await page.locator("#memory-figure").innerHTML();
-    await page.locator("#stage").selectOption("1");
-    assert.notEqual(await page.locator("#memory-figure").innerHTML(), before, "another stage");
+    await another(page.locator("#stage"));
+    assert.ok(await page.locator("#memory-figure").innerHTML() !== before, "another stage");
   }
   await page.reload();
   await shot(page, "light");
@@ -181,8 +183,36 @@ try {
   await phone.locator("summary").first().tap();
   assert.ok(await fits(phone), "nor with a table open");
   await shot(phone, "phone");
+
+  for (const address of others) {
+    const name = path.basename(address, ".html");
+    const other = await open({viewport: {width: 1280, height: 900}, colorScheme: "light"}, address);
+    assert.ok(await fits(other), `${name}: no sideways scrolling on a desktop`);
+    const its = await exports(other);
+    for (const id of its) {
+      assert.ok(await paths(other, id + "-figure") > 3, `${name}: ${id} draws something`);
+      assert.match(await other.locator(`#${id}-figure`).getAttribute("aria-label"), /\S+\. \S+/);
+    }
+    assert.ok(await other.locator("table").count() > 0, `${name}: numbers as a table`);
+    for (const select of await other.locator("select:not(#stage)").all()) {  // another metric, another figure
+      const figure = other.locator(`section:has(#${await select.getAttribute("id")}) svg[role=img]`);
+      const before = await figure.innerHTML();
+      await another(select);
+      assert.ok(await figure.innerHTML() !== before, `${name}: another choice`);
+    }
+    const sort = other.locator("thead button").first();
+    if (await sort.count() > 0 && await sort.isVisible()) {
+      await sort.click();
+      assert.equal(await other.locator("th[aria-sort=ascending]").count(), 1, `${name}: sorts`);
+    }
+    await shot(other, name + "-light");
+    const small = await open({viewport: {width: 360, height: 740}, isMobile: true, hasTouch: true, deviceScaleFactor: 2, colorScheme: "dark"}, address);
+    assert.ok(await fits(small), `${name}: no sideways scrolling on a phone`);
+    await shot(small, name + "-phone-dark");
+    figures.push(...its);
+  }
   assert.deepEqual(complaints, [], "no error, no request");
-  console.log(`ok: ${figures.length} figures`);
+  console.log(`ok: ${1 + others.length} pages, ${figures.length} figures`);
 } finally {
   await browser.close();
   fs.rmSync(folder, {recursive: true});

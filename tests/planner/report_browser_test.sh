@@ -1,5 +1,5 @@
 #!/bin/bash
-# Writes a report and runs report_browser_test.mjs on it.
+# Writes a report of each command that has one and runs report_browser_test.mjs on them.
 #
 #   report_browser_test.sh RECKON SCENARIO PLAYWRIGHT_CORE
 #
@@ -21,4 +21,17 @@ trap 'rm -rf "$folder"' EXIT
 status=0
 "$reckon" plan "$scenario" --report "$folder/report.html" > "$folder/out" || status=$?
 [ $status -le 1 ] || exit $status  # 1: an answer, no plan meets the budget
-node "$(dirname "${BASH_SOURCE[0]}")/report_browser_test.mjs" "$folder/report.html" "$chromium" "$package"
+
+# Pages of the other commands, of a search that takes a moment.
+small=$(dirname "$scenario")/qwen3-235b-256-h100.json
+sed 's|^  "campaign"|  "search": {"tp": [2, 4], "pp": [8], "micro_batch": [1], "precision": ["bf16"]},\n  "codesign": {"shape": {"top_k": [4, 8], "expert_ffn": [1024, 1536]}, "activated": {"parameters": 22e9, "within": 0.5}},\n&|' \
+  "$small" > "$folder/small.json"
+write() {  # COMMAND [OPTIONS...]
+  "$reckon" "$@" "$folder/small.json" --report "$folder/$1.html" > "$folder/out" || [ $? -eq 1 ]
+}
+write explain
+write sweep --vary "cluster.fabric.nic=25,50 GB/s" --vary cluster.gpus=128,256
+write codesign
+"$reckon" validate "$(dirname "$scenario")/tiny-moe-2-cpu.json" --steps 1 --report "$folder/validate.html" > "$folder/out"
+node "$(dirname "${BASH_SOURCE[0]}")/report_browser_test.mjs" "$folder/report.html,$folder/explain.html,$folder/sweep.html,$folder/codesign.html,$folder/validate.html" \
+  "$chromium" "$package" ${SCREENSHOTS:+"$SCREENSHOTS"}

@@ -9,16 +9,16 @@
 #include "planner/predict.h"
 #include "planner/scenario_json.h"
 #include "planner/sweep_report.h"
+#include "tests/folder.h"
+#include "tests/planner/scenarios.h"
 
 using namespace reckon;
 using namespace reckon::plan;
 
 namespace {
 
-const std::string kScenarios = RECKON_SOURCE_DIR "/scenarios/";
-
 Sweep sweep_of(const std::string& scenario, std::initializer_list<const char*> vary) {
-  Sweep sweep{.scenario = hw::read_json_file(kScenarios + scenario)};
+  Sweep sweep{.scenario = hw::read_json_file(test::kScenarios + scenario)};
   for (const char* text : vary) sweep.variations.push_back(read_variation(text));
   return sweep;
 }
@@ -35,16 +35,6 @@ Sweep small() {
   return sweep;
 }
 
-struct Folder {
-  std::filesystem::path path;
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "reckon-sweep-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-};
-
 std::string dump(const std::vector<nlohmann::ordered_json>& answers) {
   return nlohmann::ordered_json(answers).dump();
 }
@@ -58,6 +48,9 @@ TEST_CASE("variations are read as lists and ranges") {
   CHECK(read_variation("cluster.gpus=8").path == "cluster.gpus");
   CHECK(values("a=1,2.5,x y,\"8\",true,[1,2]") == "[1,2.5,\"x y\",\"8\",true,[1,2]]");
   CHECK(values("a=1024..8192*2") == "[1024,2048,4096,8192]");
+  // The unit behind the last number of a list is that of all.
+  CHECK(values("a=12.5,25,50 GB/s") == "[\"12.5 GB/s\",\"25 GB/s\",\"50 GB/s\"]");
+  CHECK(values("a=1,x,50 GB/s") == "[1,\"x\",\"50 GB/s\"]");
   CHECK(values("a=1..2+0.5") == "[1,1.5,2]");
   CHECK(values("a=25..100+25 GB/s") == R"(["25 GB/s","50 GB/s","75 GB/s","100 GB/s"])");
   CHECK(values("a=0.1..0.5+0.1").size() == std::string("[0.1,0.2,0.3,0.4,0.5]").size() + 16);
@@ -124,7 +117,7 @@ TEST_CASE("a sweep gives the same answers from threads, from parts and after an 
   CHECK(whole[2]["step_s"].get<double>() < whole[0]["step_s"].get<double>());
   CHECK(dump(run(sweep, {.threads = 3})) == dump(whole));
 
-  const Folder folder;
+  const reckon_test::Folder folder;
   const std::string journal = (folder.path / "out.csv.partial").string();
   const auto first = run(sweep, {.journal = journal, .part = 1, .parts = 2});
   CHECK(first[0].is_null());
@@ -166,4 +159,32 @@ TEST_CASE("tables, CSV and chart scripts hold every point") {
   const std::string chart = sweep_chart(sweep, answers, "gpu_hours", "x.svg");
   CHECK(chart.find("title \"nic 50 GB/s\"") != std::string::npos);
   CHECK(sweep_json(sweep, answers).size() == 4);
+}
+
+TEST_CASE("points that share bounds and blocks are answered as each alone, to the bit") {
+  Sweep sweep = small();
+  // Memory first: machines that can share lie apart, and come back.
+  sweep.variations = {read_variation("cluster.gpu.memory=70,85 GB"),
+                      read_variation("cluster.price_per_gpu_hour=2,3"),
+                      read_variation("cluster.fabric.nic=25,50 GB/s")};
+  std::vector<nlohmann::ordered_json> alone;
+  for (const SweepPoint& point : points(sweep)) alone.push_back(answer_at(sweep, point));
+  CHECK(alone[0] != alone[1]);
+  CHECK(dump(run(sweep, {.threads = 1})) == dump(alone));
+  CHECK(dump(run(sweep, {.threads = 3})) == dump(alone));
+}
+
+TEST_CASE("a sweep that is stopped keeps no answer that was cut short") {
+  const Sweep sweep = small();
+  std::atomic<bool> stop = false;
+  const auto answers = run(
+      sweep, {.threads = 2, .stop = &stop, .progress = [&](const SweepProgress&) { stop = true; }});
+  std::size_t answered = 0;
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    if (answers[i].is_null()) continue;
+    ++answered;
+    CHECK(answers[i].dump() == answer_at(sweep, points(sweep)[i]).dump());
+  }
+  CHECK(answered >= 1);
+  CHECK(answered < answers.size());
 }

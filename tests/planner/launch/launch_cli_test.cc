@@ -1,12 +1,12 @@
 // `reckon launch` and `reckon import` of framework files, from outside.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <catch2/catch.hpp>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+
+#include "tests/planner/program.h"
+
+using namespace reckon_test;
 
 namespace {
 
@@ -15,41 +15,12 @@ namespace fs = std::filesystem;
 const std::string kQwen = RECKON_SOURCE "/scenarios/qwen3-235b-256-h100.json";
 const std::string kDeepSeek = RECKON_SOURCE "/scenarios/deepseek-v3-2048-h800.json";
 
-std::string contents(const fs::path& path) {
-  std::ifstream in(path);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-// A folder in which the program is run, gone after the test.
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "reckon-launch-test-XXXXXX").string();
-    path = ::mkdtemp(name.data());
-  }
-  ~Folder() { fs::remove_all(path); }
-  std::string operator/(const char* name) const { return (path / name).string(); }
-
-  struct Outcome {
-    int code = -1;
-    std::string out, err;
-  };
-  Outcome reckon(const std::string& arguments) const {
-    const std::string command = std::string("'") + RECKON_PROGRAM + "' " + arguments + " >" +
-                                (path / ".out").string() + " 2>" + (path / ".err").string() +
-                                " </dev/null";
-    const int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(path / ".out"),
-            contents(path / ".err")};
-  }
-};
-
 }  // namespace
 
 TEST_CASE("a launched job reads back as the plan that was launched") {
   const Folder folder;
   const std::string job = folder / "job";
-  const auto launched = folder.reckon("launch " + kQwen + " --target megatron -o " + job);
+  const auto launched = reckon("launch " + kQwen + " --target megatron -o " + job);
   CHECK(launched.err.empty());
   REQUIRE(launched.code == 0);
   CHECK(launched.out.find("job.sbatch") != std::string::npos);
@@ -59,7 +30,7 @@ TEST_CASE("a launched job reads back as the plan that was launched") {
   const std::string read = folder / "read.json";
   for (const std::string& file : {job + "/megatron.args --gpus 256", job + "/job.sbatch"}) {
     CAPTURE(file);
-    const auto imported = folder.reckon("import " + file + " --output " + read);
+    const auto imported = reckon("import " + file + " --output " + read);
     CHECK(imported.code == 0);
     const auto scenario = nlohmann::json::parse(contents(read));
     CHECK(scenario["plan"] == plan);
@@ -67,25 +38,25 @@ TEST_CASE("a launched job reads back as the plan that was launched") {
     CHECK(scenario["stack"]["dispatcher"] == "deepep");
     CHECK(scenario["search"]["target"] == "megatron");
   }
-  CHECK(folder.reckon("simulate " + read + " --json").code == 0);
+  CHECK(reckon("simulate " + read + " --json").code == 0);
 }
 
 TEST_CASE("what a framework can't run is an answer, with the nearest plan; --nearest writes it") {
   const Folder folder;
   const std::string job = folder / "job";
-  auto o = folder.reckon("launch " + kDeepSeek + " --target megatron -o " + job);
+  auto o = reckon("launch " + kDeepSeek + " --target megatron -o " + job);
   CHECK(o.code == 1);
   CHECK(o.err.empty());
   CHECK(o.out.find("no such pipeline schedule") != std::string::npos);
   CHECK(o.out.find("Nearest plan that it can run: tp1 pp16") != std::string::npos);
   CHECK_FALSE(fs::exists(job));
-  o = folder.reckon("launch " + kDeepSeek + " --target megatron --json -o " + job);
+  o = reckon("launch " + kDeepSeek + " --target megatron --json -o " + job);
   CHECK(o.code == 1);
   const auto json = nlohmann::json::parse(o.out);
   CHECK(json["written"] == false);
   CHECK(json["nearest"]["step_over_given"].get<double>() > 1);
 
-  o = folder.reckon("launch " + kDeepSeek + " --target megatron --nearest -o " + job);
+  o = reckon("launch " + kDeepSeek + " --target megatron --nearest -o " + job);
   CHECK(o.code == 0);
   CHECK(nlohmann::json::parse(contents(job + "/plan.json")) == json["nearest"]["plan"]);
 }
@@ -109,8 +80,7 @@ TEST_CASE("every target writes its files, and nothing beside them") {
   for (const auto& [target, files] : targets) {
     CAPTURE(target);
     const std::string job = folder / "job";
-    const auto o =
-        folder.reckon("launch " + kQwen + " --nearest --target " + target + " -o " + job);
+    const auto o = reckon("launch " + kQwen + " --nearest --target " + target + " -o " + job);
     CAPTURE(o.out, o.err);
     REQUIRE(o.code == 0);
     std::size_t found = 0;
@@ -143,7 +113,7 @@ TEST_CASE("bad input of launch and import exits 2 and names what was expected") 
   };
   for (const auto& [arguments, expected] : wrong) {
     CAPTURE(arguments);
-    const auto o = folder.reckon(arguments);
+    const auto o = reckon(arguments);
     CHECK(o.code == 2);
     CHECK(o.out.empty());
     CHECK_THAT(o.err, Catch::Contains(expected));
@@ -157,11 +127,11 @@ TEST_CASE("a command line that Megatron-LM refuses is an answer with the place o
                                       "--seq-length 1024 --max-position-embeddings 1024 "
                                       "--vocab-size 32000 --micro-batch-size 1 "
                                       "--global-batch-size 64 --tensor-model-parallel-size 3\n";
-  const auto o = folder.reckon("import " + (folder / "a.args") + " --gpus 48");
+  const auto o = reckon("import " + (folder / "a.args") + " --gpus 48");
   CHECK(o.code == 1);
   CHECK(o.out.find("num_attention_heads must be a multiple of tp") != std::string::npos);
   CHECK(o.out.find("T:1447") != std::string::npos);
-  const auto unknown = folder.reckon("import " + (folder / "a.args") + " --gpus 47 --json");
+  const auto unknown = reckon("import " + (folder / "a.args") + " --gpus 47 --json");
   CHECK(unknown.code == 1);
   CHECK(nlohmann::json::parse(unknown.out)["where"] == "A:432");
 }
