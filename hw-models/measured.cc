@@ -93,11 +93,18 @@ const MeasuredLevel& MeasuredDevice::level(int ranks) const {
   return *best;
 }
 
+MeasuredDevice levels_for(const MeasuredDevice& device, bool recompute) {
+  MeasuredDevice d = device;
+  std::erase_if(d.levels, [&](const MeasuredLevel& l) { return l.recompute != recompute; });
+  if (d.levels.empty()) d.levels = device.levels;
+  return d;
+}
+
 // ---- costs
 
 namespace {
 
-struct CostOf {
+struct MeasuredCost {
   const MeasuredLevel& level;
 
   std::optional<sim::OpCost> compute(double seconds, double sm_share = 1) const {
@@ -178,7 +185,7 @@ struct CostOf {
 }  // namespace
 
 std::optional<sim::OpCost> measured_cost(const MeasuredLevel& level, const sim::Work& work) {
-  return std::visit(CostOf{level}, work);
+  return std::visit(MeasuredCost{level}, work);
 }
 
 }  // namespace reckon::hw
@@ -266,6 +273,10 @@ static void fields(V& v, MeasuredLevel& l) {
   v("active", l.active, {.doc = "ranks at work at once", .required = true, .min = 1, .max = 1e5});
   v("gap", l.gap, {.doc = "between two ops of a stream", .required = true, .max = 1});
   v("per_step", l.per_step, {.doc = "of a step, beside its ops", .required = true, .max = 60});
+  v("recompute", l.recompute, {.doc = "of steps that repeat every layer's forward pass; false"});
+  v("reference", l.reference,
+    {.doc = "of a fixed piece of work at the time, to know the machine's speed by; none",
+     .max = 60});
   v("drift", l.drift,
     {.doc = "wait for other ranks, per root of the time since they met",
      .required = true,

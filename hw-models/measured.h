@@ -55,7 +55,12 @@ struct MeasuredLevel {
   int active = 1;    // ranks at work at once
   Seconds gap;       // between two ops of a stream
   Seconds per_step;  // of a training step, beside its ops
-  double drift = 0;  // sim::OpCost::drift of collectives
+  // Of steps that repeat the forward pass of every layer: one layer's activations are alive at a
+  // time, in memory that the caches hold.
+  bool recompute = false;
+  Seconds reference;  // what a fixed piece of work (`real::reference_seconds`) took beside all
+                      // this; 0: not measured
+  double drift = 0;   // sim::OpCost::drift of collectives
   std::vector<MeasuredProduct> products;
   std::vector<MeasuredAttention> attention;
   std::vector<MeasuredMemory> memory;
@@ -65,11 +70,14 @@ struct MeasuredLevel {
 
 struct MeasuredDevice {
   std::string machine, date, command;  // provenance
-  std::vector<MeasuredLevel> levels;   // by `active`, ascending
+  std::vector<MeasuredLevel> levels;   // by `active`, ascending; `recompute` behind the other
 
   // The level of so many ranks at work; of fewer where it was not measured.
   const MeasuredLevel& level(int ranks) const;
 };
+
+// The levels for plans that recompute every layer, or for the others; those where there are none.
+MeasuredDevice levels_for(const MeasuredDevice& device, bool recompute);
 
 // Throws InputError if the file is not of this form.
 MeasuredDevice read_measured(const std::string& file);

@@ -178,9 +178,19 @@ void to_training_regime(hw::MeasuredLevel& level, const Models& models) {
   }
 }
 
-hw::MeasuredLevel level_from(const Measurements& m, const Models& models) {
-  hw::MeasuredLevel level{
-      .active = m.ranks, .gap = Seconds(m.steps.gap), .per_step = Seconds(m.steps.per_step)};
+const real::StepSamples::Regime& regime(const Measurements& m, bool recompute) {
+  return recompute ? m.steps.recomputing : m.steps.usual;
+}
+
+// `models`: of that regime.
+hw::MeasuredLevel level_from(const Measurements& m, bool recompute, const Models& models) {
+  hw::MeasuredLevel level{.active = m.ranks,
+                          .gap = Seconds(regime(m, recompute).gap),
+                          .per_step = Seconds(regime(m, recompute).per_step),
+                          .recompute = recompute,
+                          .reference = Seconds(m.steps.reference)};
+  // Products and attention are fitted to the steps below; exchanges are brought to their speed.
+  const double speed = m.exchanges_reference > 0 ? m.steps.reference / m.exchanges_reference : 1;
   for (const sim::Pass pass : {sim::Pass::Forward, sim::Pass::InputGrad, sim::Pass::WeightGrad})
     for (const sim::DType dtype : m.axes.dtypes)
       level.products.push_back(product_table(m, pass, dtype));
@@ -199,7 +209,7 @@ hw::MeasuredLevel level_from(const Measurements& m, const Models& models) {
       bytes = std::get<sim::Transfer>(s.work).bytes.si;
     }
     c->bytes.push_back(bytes);
-    c->seconds.push_back(s.seconds);
+    c->seconds.push_back(speed * s.seconds);
   }
   for (auto& [kind, c] : curves)
     level.collectives.push_back({.kind = kind, .ranks = m.ranks, .curve = std::move(c)});
@@ -276,33 +286,36 @@ const char* family(const sim::Work& work) {
 
 }  // namespace
 
-hw::MeasuredLevel measured_level(const Measurements& m) {
-  const auto models = medians(m.steps.models);
-  return level_from(m, pointers(models));
+hw::MeasuredLevel measured_level(const Measurements& m, bool recompute) {
+  const auto models = medians(regime(m, recompute).models);
+  return level_from(m, recompute, pointers(models));
 }
 
 std::vector<TableError> table_errors(const Measurements& m) {
   std::vector<TableError> out;
   // Shapes that are no points of the tables, alone as the tables' are.
-  hw::MeasuredLevel alone = level_from(m, {});
+  hw::MeasuredLevel alone = level_from(m, false, {});
   alone.gap = Seconds(0);
   std::map<std::string, std::vector<Pair>> pairs;
   for (const real::Sample& s : m.others)
     pairs[std::string("other shapes: ") + family(s.work)].push_back(
         {hw::measured_cost(alone, s.work)->alone.si, s.seconds});
   // Each model's steps by tables made without it.
-  const auto models = medians(m.steps.models);
-  for (std::size_t left = 0; left < models.size(); ++left) {
-    Models rest;
-    for (std::size_t i = 0; i < models.size(); ++i)
-      if (i != left) rest.push_back(&models[i]);
-    hw::MeasuredLevel level = level_from(m, rest);
-    level.gap = Seconds(0);
-    for (const real::Sample& s : models[left])
-      if (const auto cost = hw::measured_cost(level, s.work))
-        if (s.seconds > 0 && !std::holds_alternative<sim::Collective>(s.work))
-          pairs[std::string("steps of a left-out model: ") + family(s.work)].push_back(
-              {cost->alone.si, s.seconds});
+  for (const bool recompute : {false, true}) {
+    const auto models = medians(regime(m, recompute).models);
+    for (std::size_t left = 0; left < models.size(); ++left) {
+      Models rest;
+      for (std::size_t i = 0; i < models.size(); ++i)
+        if (i != left) rest.push_back(&models[i]);
+      hw::MeasuredLevel level = level_from(m, recompute, rest);
+      level.gap = Seconds(0);
+      for (const real::Sample& s : models[left])
+        if (const auto cost = hw::measured_cost(level, s.work))
+          if (s.seconds > 0 && !std::holds_alternative<sim::Collective>(s.work))
+            pairs[std::string("steps of a left-out model: ") + family(s.work) +
+                  (recompute ? ", recomputing" : "")]
+                .push_back({cost->alone.si, s.seconds});
+    }
   }
   for (const auto& [what, list] : pairs) out.push_back(error_of(what, list));
   return out;

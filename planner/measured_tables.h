@@ -15,10 +15,12 @@ struct Measurements {
   int ranks = 1;
   real::CalibrationAxes axes;
   std::vector<real::Sample> products, attention, others, exchanges;
+  double exchanges_reference = 0;  // real::reference_seconds() beside them; 0: not measured
   real::StepSamples steps;
 };
 
-hw::MeasuredLevel measured_level(const Measurements& m);
+// `recompute`: of plans that repeat the forward pass of every layer.
+hw::MeasuredLevel measured_level(const Measurements& m, bool recompute);
 
 // One line of the report: a family of ops, predicted by tables that these samples are not in.
 struct TableError {

@@ -6,8 +6,10 @@
 #include <mutex>
 #include <set>
 
+#include "hw-models/measured.h"
 #include "planner/backtest.h"
 #include "planner/feasible.h"
+#include "real/calibrate.h"
 #include "real/machine.h"
 #include "sim/folded_timeline.h"
 
@@ -15,13 +17,8 @@ namespace reckon::plan {
 
 namespace {
 
-double median(std::vector<double> x) {
-  std::sort(x.begin(), x.end());
-  return x.empty() ? 0 : x[x.size() / 2];
-}
-
 bool computes(const sim::Event& e) {
-  return e.stream == sim::Stream::Compute || e.stream == sim::Stream::Compute2;
+  return sim::is_compute(e.stream);
 }
 
 // Total length of the union of spans, in seconds.
@@ -56,25 +53,35 @@ struct Measured {
   std::vector<std::vector<sim::Event>> events;  // per recorded step: one rank of each role
   std::vector<std::string> labels;              // that the events count
   double peak = 0;
+  real::Meter::ByHolds at_peak{};
+  std::int64_t working = 0;
+  double reference = 0;  // seconds of it between the steps, mean over the ranks
 };
 
-Measured run(const real::Job& job, const ValidationOptions& options, std::size_t roles) {
+// `look`: run the reference behind each step.
+Measured run(const real::Job& job, const ValidationOptions& options, std::size_t roles, bool look) {
   Measured out;
   std::mutex mutex;
   std::map<std::string, std::uint32_t> label_index;
   out.events.resize(static_cast<std::size_t>(options.steps));
-  real::run_local(world_size(job.plan), [&](real::Transport& transport) {
-    if (!options.device.cuda) real::stay_on_core(transport.rank(), transport.size());
+  const auto measure = [&](real::Transport& transport, real::Reference* reference) {
     real::Trainer trainer(job, transport, nullptr, real::equipment(options.device, transport));
     for (int i = 0; i < options.warm_steps; ++i) trainer.step();
     const real::Place& at = trainer.place();
     const bool speaks = at.tp == 0 && at.cp == 0 && at.dp == 0 && at.pp < static_cast<int>(roles);
     for (int i = 0; i < options.steps; ++i) {
       if (transport.rank() == 0 && options.progress) options.progress(i, options.steps);
+      trainer.world().barrier();
       const real::StepResult r = trainer.step(true);
+      if (reference != nullptr) reference->run();
       const std::lock_guard lock(mutex);
       if (transport.rank() == 0) out.steps.push_back(r.seconds);
-      out.peak = std::max(out.peak, static_cast<double>(r.peak + trainer.device().overhead()));
+      const std::int64_t working = trainer.device().overhead();
+      if (const auto peak = static_cast<double>(r.peak + working); peak > out.peak) {
+        out.peak = peak;
+        out.at_peak = r.at_peak;
+        out.working = working;
+      }
       if (!speaks) continue;
       const real::Executor& e = trainer.executor();
       for (sim::Event event : e.events()) {
@@ -86,6 +93,15 @@ Measured run(const real::Job& job, const ValidationOptions& options, std::size_t
         out.events[static_cast<std::size_t>(i)].push_back(event);
       }
     }
+    if (reference == nullptr) return;
+    const std::lock_guard lock(mutex);
+    out.reference += reference->seconds() / transport.size();
+  };
+  real::run_local(world_size(job.plan), [&](real::Transport& transport) {
+    if (!options.device.cuda) real::stay_on_core(transport.rank(), transport.size());
+    if (!look) return measure(transport, nullptr);
+    real::beside_reference(options.device, transport,
+                           [&](real::Reference& r) { measure(transport, &r); });
   });
   return out;
 }
@@ -116,11 +132,24 @@ PlanComparison compare_plan(const real::Job& job, const ValidationOptions& optio
   c.predicted_step = predicted.prediction.step.si;
   c.predicted_peak = predicted.prediction.memory.peak;
 
-  const Measured measured = run(job, options, roles);
-  c.measured_step = median(measured.steps);
+  const RankMemory* fullest = nullptr;
+  for (const RankMemory& r : predicted.prediction.memory.ranks)
+    if (fullest == nullptr || r.peak > fullest->peak) fullest = &r;
+  std::copy_n(fullest->at_peak, kCauses, c.predicted_memory);
+
+  const int ranks = world_size(job.plan);
+  const double known = job.cluster.measured ? job.cluster.measured->level(ranks).reference.si : 0;
+  const Measured measured = run(job, options, roles, known > 0);
+  if (known > 0) c.slowdown = measured.reference / known;
+  c.measured_step = real::median(measured.steps);
   c.fastest_step = *std::min_element(measured.steps.begin(), measured.steps.end());
   c.slowest_step = *std::max_element(measured.steps.begin(), measured.steps.end());
   c.measured_peak = Bytes(measured.peak);
+  static_assert(static_cast<int>(real::kHolds) <= kCauses);
+  for (std::size_t i = 0; i < real::kHolds; ++i)
+    c.measured_memory[i] = Bytes(static_cast<double>(measured.at_peak[i]));
+  c.measured_memory[static_cast<int>(Cause::Reserve)] =
+      Bytes(static_cast<double>(measured.working));
 
   const double n = static_cast<double>(roles);
   std::map<OpKey, OpComparison> ops;
@@ -204,18 +233,27 @@ std::vector<Plan> plan_matrix(const real::Job& job, int ranks) {
 
 ValidationSummary summary(const std::vector<PlanComparison>& plans) {
   ValidationSummary s;
-  std::vector<double> errors, predicted, measured;
+  std::vector<double> errors, predicted, measured, errors_at_speed, at_speed;
+  s.at_speed = true;
   for (const PlanComparison& c : plans) {
     if (!c.why_not.empty()) continue;
     ++s.plans;
     errors.push_back(std::abs(c.error()));
     predicted.push_back(c.predicted_step), measured.push_back(c.measured_step);
+    s.at_speed = s.at_speed && c.slowdown > 0;
+    errors_at_speed.push_back(std::abs(c.error_at_speed()));
+    at_speed.push_back(c.predicted_at_speed());
     s.worst_memory_error =
         std::max(s.worst_memory_error, std::abs(c.predicted_peak / c.measured_peak - 1));
   }
-  s.median_error = median(errors);
+  s.median_error = real::median(errors);
   for (double e : errors) s.worst_error = std::max(s.worst_error, e);
   if (s.plans >= 2) s.spearman = spearman(predicted, measured);
+  s.at_speed = s.at_speed && s.plans > 0;
+  if (!s.at_speed) return s;
+  s.median_error_at_speed = real::median(errors_at_speed);
+  for (double e : errors_at_speed) s.worst_error_at_speed = std::max(s.worst_error_at_speed, e);
+  if (s.plans >= 2) s.spearman_at_speed = spearman(at_speed, measured);
   return s;
 }
 

@@ -4,8 +4,10 @@
 #include <chrono>
 #include <cmath>
 #include <mutex>
+#include <numeric>
 #include <random>
 
+#include "hw-models/catalog.h"
 #include "real/kernels.h"
 #include "real/machine.h"
 
@@ -17,11 +19,6 @@ using Clock = std::chrono::steady_clock;
 
 double since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-double median(std::vector<double> x) {
-  std::nth_element(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(x.size() / 2), x.end());
-  return x[x.size() / 2];
 }
 
 // Where a rank measures.
@@ -118,8 +115,8 @@ std::vector<Sample> timed(const CalibrationOptions& options,
 Tensor operands(const Bench& b, std::int64_t n, Element e = Element::Fp32) {
   Queue& q = b.q();
   Tensor t(b.meter, n, {.element = e, .queue = q.index()});
-  // A device's numbers repeat a pattern of this length: making them is no part of the time.
-  const std::int64_t pattern = b.device.remote() ? std::min<std::int64_t>(n, 1 << 20) : n;
+  // The numbers repeat a pattern: making them would take longer than the kernels do.
+  const std::int64_t pattern = std::min<std::int64_t>(n, 1 << 16);
   const std::vector<float> host = odd_numbers(pattern);
   const Tensor wide(b.meter, pattern, {.queue = q.index()});
   q.upload(host.data(), q(wide), pattern);
@@ -358,167 +355,10 @@ std::vector<Sample> measure_exchanges(const CalibrationOptions& options) {
   });
 }
 
-namespace {
-
-// A model whose steps are calibrated with.
-struct ModelSize {
-  int hidden, seq;
-  bool latent;
-  plan::Precision precision = plan::Precision::Fp32;
-};
-
-// Of a GPU: heads of the sizes that large models have, experts that fill it.
-plan::ModelShape large_model(const ModelSize& size) {
-  plan::ModelShape m;
-  m.name = "calibration";
-  m.layers = 3, m.hidden = size.hidden, m.ffn = 4 * size.hidden, m.heads = size.hidden / 128;
-  m.kv_heads = std::max(1, m.heads / 4), m.head_dim = 128;
-  if (size.latent) {
-    m.kv_heads = m.heads;
-    m.mla = plan::Mla{.q_lora = size.hidden / 2,
-                      .kv_lora = size.hidden / 4,
-                      .qk_nope = 128,
-                      .qk_rope = 64,
-                      .v = 128};
-  }
-  m.moe = plan::Moe{.experts = 32,
-                    .top_k = 4,
-                    .ffn = size.hidden / 2,
-                    .shared_ffn = size.hidden / 2,
-                    .score = plan::RouterScore::Sigmoid,
-                    .layers = {false, true, true}};
-  m.vocab = 32768;
-  return m;
-}
-
-plan::ModelShape calibration_model(int hidden, bool latent) {
-  plan::ModelShape m;
-  m.name = "calibration";
-  m.layers = 3, m.hidden = hidden, m.ffn = 5 * hidden / 2, m.heads = 2 * std::max(1, hidden / 64);
-  m.kv_heads = m.heads / 2, m.head_dim = 32;
-  if (latent) {
-    m.kv_heads = m.heads;
-    m.mla = plan::Mla{
-        .q_lora = hidden / 2, .kv_lora = hidden / 4, .qk_nope = 24, .qk_rope = 8, .v = 24};
-  }
-  m.moe = plan::Moe{.experts = 8,
-                    .top_k = 2,
-                    .ffn = 3 * hidden / 4,
-                    .shared_ffn = 3 * hidden / 4,
-                    .score = plan::RouterScore::Sigmoid,
-                    .layers = {false, true, true}};
-  m.vocab = 1536;
-  return m;
-}
-
-}  // namespace
-
-namespace {
-
-// The op of an event; null of a collective beside the slots.
-const sim::Op* op_of(const Trainer& trainer, const sim::Event& event) {
-  const sim::Role& role = trainer.program().roles[event.role];
-  const std::uint32_t block =
-      event.slot < role.slots.size() ? role.slots[event.slot].block : role.tail;
-  const sim::Block& b = *trainer.program().blocks[block];
-  return event.op < b.ops.size() ? &b.ops[event.op] : nullptr;
-}
-
-const sim::Work& work_of(const Trainer& trainer, const sim::Event& event) {
-  const sim::Role& role = trainer.program().roles[event.role];
-  const std::uint32_t block =
-      event.slot < role.slots.size() ? role.slots[event.slot].block : role.tail;
-  const sim::Block& b = *trainer.program().blocks[block];
-  return b.works[b.ops[event.op].work];
-}
-
-// Some steps of a job; `see` is called by every rank after each.
-void recorded(const Job& job, const CalibrationOptions& options,
-              const std::function<void(const Trainer&, const StepResult&)>& see) {
-  run_local(options.ranks, [&](Transport& transport) {
-    if (!options.device.cuda) stay_on_core(transport.rank(), transport.size());
-    Trainer trainer(job, transport, nullptr, equipment(options.device, transport));
-    trainer.step();
-    for (int i = 0; i < (options.quick ? 2 : 4); ++i) {
-      const StepResult r = trainer.step(true);
-      see(trainer, r);
-    }
-  });
-}
-
-}  // namespace
-
-StepSamples measure_steps(const CalibrationOptions& options, const hw::Cluster& cluster,
-                          const hw::Stack& stack) {
-  StepSamples out;
-  double gaps = 0, outside = 0, steps = 0, gap_count = 0;
-  using enum plan::Precision;
-  std::vector<ModelSize> sizes = {
-      {64, 48, false}, {96, 96, true}, {160, 192, false}, {320, 96, true}};
-  if (!options.quick) sizes.insert(sizes.end(), {{320, 320, false}, {480, 192, true}});
-  if (options.device.cuda) {
-    sizes = {{1024, 2048, true, Bf16}, {2048, 4096, false, Bf16}, {1024, 4096, true, Fp8DeepSeek}};
-    if (!options.quick)
-      sizes.insert(sizes.end(), {{2048, 2048, true, Bf16},
-                                 {512, 1024, true, Bf16},
-                                 {2048, 4096, true, Fp8DeepSeek},
-                                 {1024, 2048, true, Fp32}});
-  }
-  std::mutex mutex;
-  for (const ModelSize& size : sizes) {
-    if (options.progress)
-      options.progress(static_cast<int>(out.models.size()), static_cast<int>(sizes.size()));
-    std::vector<Sample>& ops = out.models.emplace_back();
-    Job job{.model = options.device.cuda ? large_model(size)
-                                         : calibration_model(size.hidden, size.latent),
-            .cluster = cluster,
-            .stack = stack,
-            .step = {.seq = size.seq, .global_batch = 3 * std::int64_t{options.ranks}}};
-    job.plan.dp = options.ranks;
-    job.plan.zero = plan::Zero::None;
-    job.plan.precision = size.precision;
-    job.plan.layout = plan::balanced_layout({.layers = job.model.layers}, 1);
-    recorded(job, options, [&](const Trainer& trainer, const StepResult& r) {
-      const Executor& e = trainer.executor();
-      const std::lock_guard lock(mutex);
-      double inside = 0;
-      sim::SimTime last{-1};
-      std::uint32_t slot = ~0u;
-      for (const sim::Event& event : e.events()) {
-        const double seconds = sim::seconds(event.end - event.start).si;
-        inside += seconds;
-        const sim::Op* op = op_of(trainer, event);
-        if (op == nullptr) continue;
-        if (event.slot == slot && last.ps >= 0) {
-          gaps += sim::seconds(event.start - last).si;
-          gap_count += 1;
-        }
-        slot = event.slot, last = event.end;
-        ops.push_back({work_of(trainer, event), seconds});
-      }
-      outside += r.seconds - inside;
-      steps += 1;
-    });
-    if (options.ranks == 1 || size.seq % (2 * options.ranks) != 0) continue;
-    job.plan.dp = 1;
-    job.plan.cp = options.ranks;
-    job.step.global_batch = 3;
-    recorded(job, options, [&](const Trainer& trainer, const StepResult&) {
-      const Executor& e = trainer.executor();
-      const std::lock_guard lock(mutex);
-      sim::SimTime met{-1};
-      for (const sim::Event& event : e.events()) {
-        if (event.stream != sim::Stream::Model || op_of(trainer, event) == nullptr) continue;
-        if (met.ps >= 0 && event.start > met)
-          out.meetings.push_back({work_of(trainer, event), sim::seconds(event.end - event.start).si,
-                                  sim::seconds(event.start - met).si});
-        met = event.end;
-      }
-    });
-  }
-  out.gap = gaps / std::max(1.0, gap_count);
-  out.per_step = std::max(0.0, outside / steps - gaps / steps);
-  return out;
+double median(std::vector<double> x) {
+  if (x.empty()) return 0;
+  std::nth_element(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(x.size() / 2), x.end());
+  return x[x.size() / 2];
 }
 
 }  // namespace reckon::real

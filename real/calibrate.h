@@ -46,8 +46,36 @@ std::vector<Sample> measure_other_shapes(const CalibrationOptions& options);
 // Collectives among the ranks, and messages between two of them. Empty for one rank.
 std::vector<Sample> measure_exchanges(const CalibrationOptions& options);
 
-// Every compute op of training steps of small models on `ranks` data-parallel ranks.
+// A virtual machine's clock and its share of the host's memory wander by some per cent within
+// minutes. A fixed piece of work beside what is measured tells by how much: a step of a small
+// model, each rank's its own.
+class Reference {
+ public:
+  explicit Reference(Trainer& trainer) : trainer_(trainer) {}
+  // Two steps, of which the second counts: the first finds the caches full of other things.
+  void run();
+  double seconds() const;  // median so far
+
+ private:
+  Trainer& trainer_;
+  std::vector<double> seconds_;
+};
+// `measure` on this rank, which shall run the reference at the times when the other ranks do.
+void beside_reference(const DeviceChoice& device, Transport& transport,
+                      const std::function<void(Reference& reference)>& measure);
+// What the reference takes now, mean over the ranks; looks for so long.
+double reference_seconds(const CalibrationOptions& options, double look);
+
+// Every compute op of training steps of small models on `ranks` data-parallel ranks, brought to one
+// speed of the machine by the reference, which runs behind each step.
 struct StepSamples {
+  double reference = 0;  // what it takes at that speed
+  struct Regime {
+    std::vector<std::vector<Sample>> models;  // per model, every op of every step and rank
+    double gap = 0;                           // seconds between two ops of a block
+    double per_step = 0;  // seconds of a step outside its blocks and its optimizer
+  };
+  Regime usual, recomputing;  // the latter: every layer's forward pass repeated
   // Collectives inside passes, of context-parallel ranks: what they took, and how long the rank had
   // been away from the others.
   struct Meeting {
@@ -55,11 +83,10 @@ struct StepSamples {
     double seconds = 0, since = 0;
   };
   std::vector<Meeting> meetings;
-  std::vector<std::vector<Sample>> models;  // per model, every op of every step and rank
-  double gap = 0;                           // seconds between two ops of a block
-  double per_step = 0;  // seconds of a step outside its blocks and its optimizer
 };
-StepSamples measure_steps(const CalibrationOptions& options, const hw::Cluster& cluster,
-                          const hw::Stack& stack);
+StepSamples measure_steps(const CalibrationOptions& options);
+
+// The value in the middle of repeated measurements (the upper of two); 0 of none.
+double median(std::vector<double> x);
 
 }  // namespace reckon::real

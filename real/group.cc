@@ -19,7 +19,7 @@ namespace {
 constexpr std::size_t kWholeBytes = 4 << 10;
 // Larger sums arrive in pieces of this size, two at a time from each member: working memory stays
 // small however long the vector is, and a piece is still in the cache when it is added.
-constexpr std::size_t kPieceBytes = 1 << 20;
+constexpr std::size_t kPieceBytes = 256 << 10;
 // Groups send under tags from here on; see make_group.
 constexpr std::uint32_t kGroupTags = 1u << 29;
 

@@ -36,6 +36,7 @@ MeasuredDevice cube() {
   level.collectives.push_back(
       {.kind = sim::CollectiveKind::AllReduce, .ranks = 2, .curve = {{1e2, 1e6}, {1e-6, 1e-4}}});
   level.drift = 1e-3;
+  level.reference = Seconds(0.05);
   MeasuredDevice d{.machine = "test", .date = "2026-11-24", .command = "none"};
   d.levels = {level, level};
   d.levels[1].active = 4;
@@ -86,6 +87,17 @@ TEST_CASE("a device's level is that of the ranks at work, and its costs replace 
   CHECK_FALSE(cost(sim::MemoryBound{.kind = sim::MemoryKind::Router, .traffic = Bytes(1e3)}, c,
                    stack("reckon-cpu"))
                   .calibrated);
+}
+
+TEST_CASE("plans that recompute every layer have levels of their own") {
+  MeasuredDevice d = cube();
+  CHECK(levels_for(d, true).levels.size() == 2);  // none were measured
+  d.levels.insert(d.levels.begin() + 1, d.levels[0]);
+  d.levels[1].recompute = true;
+  CHECK(levels_for(d, true).levels.size() == 1);
+  CHECK(levels_for(d, true).level(4).recompute);
+  CHECK(levels_for(d, false).levels.size() == 2);
+  CHECK(levels_for(d, false).level(4).gap == Seconds(1e-6));
 }
 
 TEST_CASE("a file of tables reads back as it was written, and damage is named") {
