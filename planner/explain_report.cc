@@ -42,7 +42,7 @@ std::string signed_hours(double hours) {
   return (hours > 0 ? "+" : "") + grouped(hours);
 }
 
-std::string parts(double share) {
+std::string percent_of(double share) {
   return fmt::format("{:.3f} %", 100 * share);
 }
 
@@ -79,11 +79,11 @@ std::string elasticities_text(const Explanation& e) {
                       (x.less == 0  ? ""
                        : x.less > 0 ? "-"
                                     : "+") +
-                          parts(std::abs(x.less)),
+                          percent_of(std::abs(x.less)),
                       time(x.half), time(x.twice)});
   if (e.memory)
     t.rows.push_back({"memory, the best plan with it",
-                      (e.memory->less > 0 ? "-" : "") + parts(e.memory->less), "",
+                      (e.memory->less > 0 ? "-" : "") + percent_of(e.memory->less), "",
                       duration(e.memory->gains.empty() ? e.result.prediction.step
                                                        : e.memory->gains.back().step)});
   std::string out = text(t);

@@ -107,6 +107,8 @@ std::string plans_text(const PlanAnswer& a, const Scenario& s) {
     out += wrapped(
         "disturbed: every rank simulated with the scenario's disturbances (`simulate --fidelity "
         "cluster`); plans are in its order. Bills and budget are those of the undisturbed step.");
+  if (s.disturbances && !s.disturbances->dead_links.empty())
+    out += wrapped("Dead links are not in these figures: see `simulate --fidelity flow`.");
   if (a.published_refused)
     out += fmt::format("  The given plan can't run: {} ({})\n", a.published_refused->why,
                        a.published_refused->detail);

@@ -205,6 +205,10 @@ double normal(std::uint64_t key, std::uint64_t index) {
 
 }  // namespace
 
+bool uses_embedding(const ModelShape& m, const ChunkLayout& c) {
+  return c.embedding || c.mtp > 0 || (m.tied_embeddings && c.head);
+}
+
 ParamTable param_table(const ModelShape& m, const Plan& p, const Place& place,
                        const ChunkLayout& chunk, bool embedding) {
   ParamTable table;
